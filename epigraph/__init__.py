@@ -1,0 +1,61 @@
+"""Epigraph: specialise a frozen language model by prompt tuning.
+
+    base = epigraph.load_base()                         # or a folder / hub name
+    task = epigraph.Task.from_file("train.csv")
+    result = epigraph.tune(base, task)                  # result.prompt, result.scores, result.cost
+    result.prompt.save("prompts/routing")
+    model = epigraph.load("prompts/routing", base)
+    model.predict(["my card was swallowed"])            # labels with probabilities
+
+Nothing heavy is imported before it is used: ``import epigraph`` takes milliseconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epigraph.base import Base, load_base
+    from epigraph.config import TuneConfig
+    from epigraph.engine import Engine
+    from epigraph.errors import EpigraphError
+    from epigraph.evaluation import evaluate
+    from epigraph.library import Library
+    from epigraph.model import PromptModel, load
+    from epigraph.tasks.task import Task
+    from epigraph.tuning import TuneResult, tune
+
+_HOMES = {
+    "Base": "epigraph.base",
+    "load_base": "epigraph.base",
+    "TuneConfig": "epigraph.config",
+    "Engine": "epigraph.engine",
+    "EpigraphError": "epigraph.errors",
+    "evaluate": "epigraph.evaluation",
+    "Library": "epigraph.library",
+    "PromptModel": "epigraph.model",
+    "load": "epigraph.model",
+    "Task": "epigraph.tasks.task",
+    "TuneResult": "epigraph.tuning",
+    "tune": "epigraph.tuning",
+}
+
+__all__ = [
+    "Base",
+    "Engine",
+    "EpigraphError",
+    "Library",
+    "PromptModel",
+    "Task",
+    "TuneConfig",
+    "TuneResult",
+    "evaluate",
+    "load",
+    "load_base",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'epigraph' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

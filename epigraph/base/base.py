@@ -1,0 +1,152 @@
+"""The frozen pretrained causal language model with its tokenizer: what all prompts stand on.
+
+    hidden = trunk(embeddings)          [B, T, H]
+    logits = scale · cap(hidden · Wᵀ + b)   only the rows asked for, on flattened positions [N, H]
+
+Weights never change: every parameter is frozen, dropout is off, and ``weights_hash`` proves it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from epigraph.base.precision import Precision
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A frozen base. Made by ``load_base``; ``path`` is a folder that stock ``transformers`` loads, None for a toy."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+    precision: Precision
+    path: Path | None = None
+
+    @property
+    def config(self) -> Any:
+        """The text model's configuration."""
+        return self.model.config.get_text_config()
+
+    @cached_property
+    def trunk(self) -> nn.Module:
+        """The decoder without its head."""
+        trunk: nn.Module = self.model.get_decoder() if hasattr(self.model, "get_decoder") else self.model.base_model
+        return trunk
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.embedding.weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights and of everything computed with them."""
+        return self.precision.dtype
+
+    @cached_property
+    def embedding(self) -> Any:
+        """The embedding module (some families scale inside it, so tokens always pass through it)."""
+        return self.model.get_input_embeddings()
+
+    @cached_property
+    def hidden(self) -> int:
+        """H, the hidden size."""
+        return int(self.embedding.weight.shape[1])
+
+    @property
+    def layers(self) -> int:
+        """L, the number of layers."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def heads(self) -> int:
+        """A, the number of key/value heads."""
+        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+
+    @property
+    def groups(self) -> int:
+        """G, query heads per key/value head."""
+        return int(self.config.num_attention_heads) // self.heads
+
+    @property
+    def head_size(self) -> int:
+        """D, the size of a head."""
+        return int(getattr(self.config, "head_dim", None) or self.hidden // int(self.config.num_attention_heads))
+
+    @property
+    def context(self) -> int:
+        """The longest sequence in tokens."""
+        return int(getattr(self.config, "max_position_embeddings", None) or 2048)
+
+    @cached_property
+    def bos(self) -> int | None:
+        """The token that the tokenizer puts at the head of a text, if it does."""
+        with_special = self.tokenizer("a").input_ids
+        first = self.tokenizer.bos_token_id
+        return int(first) if first is not None and with_special[:1] == [first] else None
+
+    @cached_property
+    def end(self) -> int:
+        """The token that ends an answer."""
+        end = self.tokenizer.eos_token_id
+        return int(end if end is not None else self.tokenizer("\n", add_special_tokens=False).input_ids[-1])
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added."""
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text else []
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    @torch.no_grad()
+    def embed(self, ids: Int[Tensor, "*T"]) -> Float[Tensor, "*T H"]:
+        """Embedded tokens, as the first layer reads them."""
+        embedded: Tensor = self.embedding(ids.to(self.device))
+        return embedded
+
+    @cached_property
+    def table_rms(self) -> float:
+        """Root mean square of the embedding table's entries as the first layer reads them."""
+        some = torch.arange(0, self.embedding.weight.shape[0], max(1, self.embedding.weight.shape[0] // 4096))
+        return float(self.embed(some).float().pow(2).mean().sqrt())
+
+    @cached_property
+    def head(self) -> Any:
+        """The module that turns hidden states into logits."""
+        return self.model.get_output_embeddings()
+
+    def head_rows(self, tokens: Sequence[int]) -> Float[Tensor, "R H"]:
+        """The head's rows for these tokens, copied once so that a step multiplies by nothing else."""
+        rows: Tensor = self.head.weight[torch.tensor(list(tokens), device=self.device)].detach()
+        return rows
+
+    def logits(
+        self, hidden: Float[Tensor, "N H"], tokens: Sequence[int] | None = None, rows: Float[Tensor, "R H"] | None = None
+    ) -> Float[Tensor, "N R"]:
+        """fp32 logits at N positions, for all of V or for ``tokens`` only (``rows`` are their ``head_rows``)."""
+        weight = self.head.weight if tokens is None else self.head_rows(tokens) if rows is None else rows
+        found = nn.functional.linear(hidden, weight).float()
+        bias = getattr(self.head, "bias", None)
+        if bias is not None:
+            found = found + (bias if tokens is None else bias[torch.tensor(list(tokens), device=self.device)]).float()
+        return self._shape_logits(found)
+
+    def _shape_logits(self, logits: Float[Tensor, "N R"]) -> Float[Tensor, "N R"]:
+        scale = getattr(self.config, "logit_scale", None)
+        divisor = getattr(self.config, "logits_scaling", None)
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        if scale is not None:
+            logits = logits * scale
+        if divisor is not None:
+            logits = logits / divisor
+        return logits if cap is None else torch.tanh(logits / cap) * cap

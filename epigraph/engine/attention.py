@@ -1,0 +1,161 @@
+"""Attention over three blocks under one softmax, registered with ``transformers`` so that any base's own modules use it.
+
+    a = softmax([q Kᵀ_past ; q Kᵀ_shared ; q Kᵀ_own] + bias)        out = a_past V_past + a_shared V_shared + a_own V_own
+
+past     frozen keys and values of each example, [B, A, T, D] a layer, never with gradient
+shared   keys and values that all examples of a batch have in common: a common beginning, the prompt, [A, P, D] a layer
+own      the tokens that are computed now, Q of them
+
+The G query heads of a key/value head lie side by side as rows of one product, so nothing is repeated; a shared block is
+multiplied once for the whole batch. Sliding windows and soft caps are applied here, since no mask reaches us. Source of
+the blockwise form: this is plain attention over the concatenation (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)
+with its keys written as three stretches.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+NAME = "epigraph"
+MASKED = -1e9  # finite: a padded query may see nothing at all, and must not become NaN
+
+
+@dataclass
+class Past:
+    """Frozen keys and values of each example, padded to T, with where they stand."""
+
+    keys: Float[Tensor, "L B A T D"]
+    values: Float[Tensor, "L B A T D"]
+    positions: Int[Tensor, "B T"]
+    valid: Bool[Tensor, "B T"]
+
+
+@dataclass
+class Shared:
+    """Keys and values that every example of the batch has in common.
+
+    ``positions`` are per example, since a prompt after the input starts where that input ends. ``visible`` says which own
+    token may see which of them; None where all see all.
+    """
+
+    keys: Float[Tensor, "L A P D"]
+    values: Float[Tensor, "L A P D"]
+    positions: Int[Tensor, "B P"]
+    visible: Bool[Tensor, "B Q P"] | None = None
+
+
+@dataclass
+class Blocks:
+    """What the attention of every layer reads besides the tokens' own keys and values."""
+
+    positions: Int[Tensor, "B Q"]
+    own: Bool[Tensor, "#B Q Q"]
+    past: Past | None = None
+    shared: Shared | None = None
+    shared_layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    captured: dict[int, tuple[Tensor, Tensor]] | None = None
+    biases: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
+
+    def shared_at(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The shared keys and values of a layer; taken apart once, so that the backward pass puts them together once."""
+        if not self.shared_layers and self.shared is not None:
+            self.shared_layers = list(zip(self.shared.keys.unbind(0), self.shared.values.unbind(0), strict=True))
+        return self.shared_layers[layer]
+
+    def bias(self, window: int | None) -> list[Tensor | None]:
+        """Additive masks of past, shared and own, each [B|1, 1, 1, Q|1, keys] or None where all is seen."""
+        if window not in self.biases:
+            self.biases[window] = [self._past(window), self._shared(window), self._mask(self.own, self.positions, window)]
+        return self.biases[window]
+
+    def _past(self, window: int | None) -> Tensor | None:
+        if self.past is None:
+            return None
+        valid = self.past.valid[:, None, :]
+        return None if window is None and bool(valid.all()) else self._mask(valid, self.past.positions, window)
+
+    def _shared(self, window: int | None) -> Tensor | None:
+        if self.shared is None or (window is None and self.shared.visible is None):
+            return None
+        visible = self.shared.visible
+        seen = torch.ones_like(self.shared.positions, dtype=torch.bool)[:, None, :] if visible is None else visible
+        return self._mask(seen, self.shared.positions, window)
+
+    def _mask(self, seen: Bool[Tensor, "#B #Q K"], keys: Int[Tensor, "B K"], window: int | None) -> Tensor:
+        if window is not None:
+            distance = self.positions[:, :, None] - keys[:, None, :]
+            seen = seen & (distance < window)
+        return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, MASKED)[:, None, None]
+
+
+def attend(
+    module: Any,
+    query: Float[Tensor, "B AG Q D"],
+    key: Float[Tensor, "B A Q D"],
+    value: Float[Tensor, "B A Q D"],
+    attention_mask: object,  # noqa: ARG001 (ours comes with the blocks)
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    blocks: Blocks | None = None,
+    **_: object,
+) -> tuple[Float[Tensor, "B Q AG D"], None]:
+    """The attention function that ``transformers`` calls at every layer."""
+    assert blocks is not None, "the engine's attention was called outside the engine"
+    layer = module.layer_idx
+    if blocks.captured is not None:
+        blocks.captured[layer] = (key, value)
+    B, AG, Q, D = query.shape
+    A = key.shape[1]
+    G = AG // A
+    rows = (query * (D**-0.5 if scaling is None else scaling)).reshape(B, A, G * Q, D)
+    past, shared = blocks.past, blocks.shared_at(layer) if blocks.shared else None
+    products = [
+        rows @ past.keys[layer].transpose(-1, -2) if past else None,
+        _times_shared(rows, shared[0].transpose(-1, -2)) if shared else None,
+        rows @ key.transpose(-1, -2),
+    ]
+    scores = [
+        _finish(product.view(B, A, G, Q, -1), bias, softcap)
+        for product, bias in zip(products, blocks.bias(sliding_window), strict=True)
+        if product is not None
+    ]
+    together = torch.cat(scores, -1) if len(scores) > 1 else scores[0]
+    weights = torch.softmax(together, -1).to(value.dtype).view(B, A, G * Q, -1)
+    parts = list(torch.split(weights, [s.shape[-1] for s in scores], -1))
+    out = parts.pop() @ value
+    if shared:
+        out = out + _times_shared(parts.pop(), shared[1])
+    if past:
+        out = out + parts.pop() @ past.values[layer]
+    return out.view(B, AG, Q, D).transpose(1, 2).contiguous(), None
+
+
+def _finish(scores: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    scores = scores.float()
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    return scores if bias is None else scores + bias
+
+
+def _times_shared(rows: Float[Tensor, "B A R X"], shared: Float[Tensor, "A X Y"]) -> Float[Tensor, "B A R Y"]:
+    """Multiply every example by the one shared block: A products of [B·R, X] by [X, Y]."""
+    B, A, R, X = rows.shape
+    found = torch.bmm(rows.transpose(0, 1).reshape(A, B * R, X), shared)
+    return found.view(A, B, R, -1).transpose(0, 1)
+
+
+def register() -> None:
+    """Make the attention known to ``transformers``; no mask is built, since ours comes with the blocks."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def _no_mask(*_args: object, **_kwargs: object) -> None:
+    return None

@@ -1,0 +1,183 @@
+"""Cached = uncached = plain concatenation, for every architecture, place, form; forward and gradient."""
+
+import pytest
+import torch
+
+from epigraph.base import Base
+from epigraph.base.toy import ARCHITECTURES, toy_base
+from epigraph.engine import Engine, Tree, generate
+from epigraph.engine.plain import plain_states, stock_attention
+from epigraph.engine.stream import Tail
+from epigraph.errors import TaskError
+from epigraph.prompts import Embedded, Form, KeyValue
+from epigraph.tasks.encode import Encoded, Encoder, build_trie
+from epigraph.tasks.row import Row
+from epigraph.tasks.template import Template
+
+TEMPLATES = {
+    "last": "{text}{prompt}\nLabel:",
+    "first": "{prompt}{text}\nLabel:",
+    "middle": "Say: {prompt}{text}\nLabel:",
+    "both": "{prompt}{text}{prompt}\nLabel:",
+    "twice after": "{text}{prompt} is {prompt}\nLabel:",
+}
+TEXTS = ["short", "a rather longer text, beyond the window", "机器学习", "tiếng Việt"]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine(toy_base(request.param), budget=10**9)
+
+
+def encoded(base: Base, template: str, texts: list[str] = TEXTS) -> list[Encoded]:
+    encoder = Encoder(Template(template), base, base.context)
+    return [encoder.encode(Row(fields={"text": text})) for text in texts]
+
+
+def make_forms(base: Base, kind: str, blocks: int, length: int = 3, seed: int = 1) -> list[Form]:
+    torch.manual_seed(seed)
+    if kind == "token":
+        return [Embedded((torch.randn(length, base.hidden) * base.table_rms).requires_grad_()) for _ in range(blocks)]
+    shape = (base.layers, base.heads, length, base.head_size)
+    return [KeyValue(torch.randn(shape).requires_grad_(), torch.randn(shape).requires_grad_()) for _ in range(blocks)]
+
+
+def leaves(forms: list[Form]) -> list[torch.Tensor]:
+    return [t for form in forms for t in ([form.vectors] if isinstance(form, Embedded) else [form.keys, form.values])]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("kind", ["token", "kv"])
+def test_equals_the_plain_concatenation_forward_and_gradient(engine: Engine, template: str, kind: str) -> None:
+    base = engine.base
+    rows = encoded(base, TEMPLATES[template])
+    forms = make_forms(base, kind, len(rows[0].segments) - 1)
+    tail = [[65, 66], [67], [], [68, 69, 70]]
+    done = engine.forward(rows, forms, Tail(tail))
+    weights = torch.randn(base.hidden)
+    ours = torch.stack([done.hidden[b, done.stream.ends[b] - 1 + len(t)] for b, t in enumerate(tail)])
+    our_gradient = torch.autograd.grad((ours @ weights).sum(), leaves(forms))
+    theirs = torch.stack([plain_states(base, row, forms, t)[-1] for row, t in zip(rows, tail, strict=True)])
+    their_gradient = torch.autograd.grad((theirs @ weights).sum(), leaves(forms))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    for mine, reference in zip(our_gradient, their_gradient, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-5 * float(reference.abs().max() + 1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["token", "kv"])
+@pytest.mark.parametrize("template", ["last", "first", "middle", "both"])
+def test_a_batch_equals_its_rows_alone(engine: Engine, template: str, kind: str) -> None:
+    rows = encoded(engine.base, TEMPLATES[template])
+    forms = make_forms(engine.base, kind, len(rows[0].segments) - 1)
+    tree = Tree.build(
+        build_trie({"a": "good", "b": "goodness", "c": "bad"}, Template(TEMPLATES[template]), engine.base), engine.base
+    )
+    together = engine.classify(rows, forms, tree)
+    alone = torch.cat([engine.classify([row], forms, tree) for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together.exp().sum(1), torch.ones(len(rows)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["token", "kv"])
+def test_loss_of_a_label_is_minus_its_log_probability(engine: Engine, kind: str) -> None:
+    rows = encoded(engine.base, TEMPLATES["last"])
+    forms = make_forms(engine.base, kind, 1)
+    labels = {"calendar": "calendar", "update": "calendar update", "call": "call", "b": "b"}
+    tree = Tree.build(build_trie(labels, Template(TEMPLATES["last"]), engine.base), engine.base)
+    scores = engine.classify(rows, forms, tree)
+    for label in range(len(labels)):
+        loss = engine.label_loss(rows, [label] * len(rows), forms, tree)
+        torch.testing.assert_close(-loss.detach(), scores[:, label], atol=2e-5, rtol=1e-4)
+
+
+def test_probabilities_equal_reading_every_label_alone(engine: Engine) -> None:
+    """The tree-masked pass gives the product of local softmaxes, computed here label by label from the full head."""
+    base = engine.base
+    row = encoded(base, TEMPLATES["last"], ["some text"])[0]
+    forms = make_forms(base, "kv", 1)
+    trie = build_trie({"ab": "ab", "abc": "abc", "ad": "ad", "xyz": "xyz"}, Template(TEMPLATES["last"]), base)
+    found = engine.classify([row], forms, Tree.build(trie, base))[0]
+    for number in range(len(trie.labels)):
+        total = 0.0
+        for node, token in trie.decisions(number):
+            fed = [trie.nodes[n].token for n in reversed(trie.ancestors(node))][1:]
+            state = plain_states(base, row, forms, fed)[-1:]
+            full = base.logits(state).detach()[0]
+            children = list(trie.nodes[node].children)
+            total += float(torch.log_softmax(full[children], 0)[children.index(token)])
+        assert float(found[number]) == pytest.approx(total, abs=1e-4)
+
+
+def test_label_logits_equal_the_models_own(engine: Engine) -> None:
+    base = engine.base
+    ids = torch.tensor([base.tokenize("some text here")])
+    with stock_attention(base), torch.no_grad():
+        whole = base.model(input_ids=ids).logits[0]
+        states = base.trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
+    torch.testing.assert_close(base.logits(states), whole.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(base.logits(states, [1, 5, 9]), whole.float()[:, [1, 5, 9]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["token", "kv"])
+def test_a_prompt_of_no_vectors_is_the_base(engine: Engine, kind: str) -> None:
+    base = engine.base
+    rows = encoded(base, TEMPLATES["last"])
+    done = engine.forward(rows, make_forms(base, kind, 1, length=0), Tail([()] * len(rows)))
+    for b, row in enumerate(rows):
+        whole = Encoded((row.segments[0] + row.segments[1], ()), ())
+        plain = plain_states(base, Encoded((whole.segments[0],)), [])[-1]
+        torch.testing.assert_close(done.hidden[b, done.stream.ends[b] - 1], plain, atol=1e-5, rtol=1e-4)
+
+
+def test_a_first_token_prompt_equals_its_keys_and_values(engine: Engine) -> None:
+    rows = encoded(engine.base, TEMPLATES["first"])
+    forms = make_forms(engine.base, "token", 1)
+    tree = Tree.build(build_trie({"a": "yes", "b": "no"}, Template(TEMPLATES["first"]), engine.base), engine.base)
+    converted = [engine.key_values(forms[0])]
+    torch.testing.assert_close(
+        engine.classify(rows, forms, tree), engine.classify(rows, converted, tree), atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["token", "kv"])
+@pytest.mark.parametrize("template", ["last", "first", "middle"])
+def test_generation_equals_choosing_the_likeliest_token_again_and_again(engine: Engine, template: str, kind: str) -> None:
+    base = engine.base
+    rows = encoded(base, TEMPLATES[template])
+    forms = make_forms(base, kind, 1)
+    for row, found in zip(rows, generate(engine, rows, forms, 6), strict=True):
+        expected: list[int] = []
+        while len(expected) < 6:
+            token = int(base.logits(plain_states(base, row, forms, expected)[-1:]).argmax())
+            if token == base.end:
+                break
+            expected.append(token)
+        assert found == expected
+
+
+def test_spilled_states_give_the_same_answers(engine: Engine) -> None:
+    rows = encoded(engine.base, TEMPLATES["last"])
+    forms = make_forms(engine.base, "kv", 1)
+    tree = Tree.build(build_trie({"a": "yes", "b": "no"}, Template(TEMPLATES["last"]), engine.base), engine.base)
+    spilled = Engine(engine.base, budget=0)
+    found = spilled.classify(rows, forms, tree)
+    assert spilled.store.bytes_on_disk > 0
+    assert spilled.store.folder.stat().st_mode & 0o777 == 0o700
+    torch.testing.assert_close(found, engine.classify(rows, forms, tree), atol=0, rtol=0)
+    spilled.store.close()
+
+
+def test_a_prompt_with_nothing_behind_it_is_refused(engine: Engine) -> None:
+    rows = encoded(engine.base, "{text}{prompt}")
+    with pytest.raises(TaskError, match="nothing stands after the prompt"):
+        engine.forward(rows, make_forms(engine.base, "kv", 1), Tail([()] * len(rows)))
+
+
+def test_a_beginning_of_text_token_stands_at_zero_except_before_a_first_prompt() -> None:
+    base = toy_base("llama", bos=True)
+    bos = base.bos
+    assert bos is not None
+    assert encoded(base, TEMPLATES["last"])[0].segments[0][0] == bos
+    first = encoded(base, TEMPLATES["first"])[0]
+    assert first.segments[0] == ()
+    assert first.segments[1][0] == bos

@@ -1,0 +1,103 @@
+"""Greedy generation from a prompted base: the first pass reads what follows the frozen text, then one token a step.
+
+past ← past + own keys and values;   token ← argmax logits(last state)
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from epigraph.engine.attention import Blocks, Past
+from epigraph.engine.engine import Engine, Pass
+from epigraph.engine.stream import Tail
+from epigraph.engine.trunk import stack_captured
+from epigraph.prompts import Form
+from epigraph.tasks.encode import Encoded
+
+
+@torch.no_grad()
+def generate(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], limit: int) -> list[list[int]]:
+    """The likeliest token at every step, up to the end token or ``limit`` tokens; without the end token."""
+    found: list[list[int]] = [[] for _ in rows]
+    for chosen in engine.batches(rows, limit):
+        for i, tokens in zip(chosen, _generate_batch(engine, [rows[i] for i in chosen], forms, limit), strict=True):
+            found[i] = tokens
+    return found
+
+
+def _generate_batch(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], limit: int) -> list[list[int]]:
+    base, B = engine.base, len(rows)
+    done = engine.forward(rows, forms, Tail([()] * B), capture=True)
+    last = (done.stream.ends - 1).to(base.device)
+    token = _next(engine, done.at(torch.arange(B, device=base.device), last))
+    growing = _Growing(engine, done, limit)
+    answers: list[list[int]] = [[] for _ in rows]
+    running = [True] * B
+    for _ in range(limit):
+        for b, t in enumerate(token.tolist()):
+            running[b] = running[b] and t != base.end
+            if running[b]:
+                answers[b].append(t)
+        if not any(running):
+            break
+        token = _next(engine, growing.step(token))
+    return answers
+
+
+def _next(engine: Engine, hidden: Tensor) -> Tensor:
+    return engine.trunk.logits(hidden).argmax(-1)
+
+
+class _Growing:
+    """Frozen text, own stream and generated tokens of a batch as one growing past."""
+
+    def __init__(self, engine: Engine, done: Pass, limit: int) -> None:
+        self.base, self.trunk = engine.base, engine.trunk
+        keys, values = stack_captured(done.blocks)  # [L, B, A, Q, D]
+        stream, before, device = done.stream, done.blocks.past, self.base.device
+        columns = torch.arange(stream.ids.shape[1], device=device)[None]
+        ends = stream.ends.to(device)
+        L, B, A, Q, D = keys.shape
+        T = before.keys.shape[3] if before else 0
+        self.used = T + Q
+        room = (L, B, A, self.used + limit, D)
+        self.past = Past(
+            keys.new_zeros(room),
+            values.new_zeros(room),
+            torch.zeros(B, self.used + limit, dtype=torch.long, device=device),
+            torch.zeros(B, self.used + limit, dtype=torch.bool, device=device),
+        )
+        if before:
+            self._write(slice(0, T), before.keys, before.values, before.positions, before.valid)
+        self._write(slice(T, self.used), keys, values, done.blocks.positions, columns < ends[:, None])
+        self.shared = done.blocks.shared
+        if self.shared is not None:
+            self.shared.visible = None
+        last = (ends - 1)[:, None]
+        self.position = torch.gather(done.blocks.positions, 1, last) + 1
+
+    def _write(self, where: slice, keys: Tensor, values: Tensor, positions: Tensor, valid: Tensor) -> None:
+        self.past.keys[:, :, :, where] = keys
+        self.past.values[:, :, :, where] = values
+        self.past.positions[:, where] = positions
+        self.past.valid[:, where] = valid
+
+    def step(self, token: Tensor) -> Tensor:
+        """Read one token a row; its last state [B, H]."""
+        seen = slice(0, self.used)
+        past = Past(
+            self.past.keys[:, :, :, seen],
+            self.past.values[:, :, :, seen],
+            self.past.positions[:, seen],
+            self.past.valid[:, seen],
+        )
+        itself = torch.ones(1, 1, 1, dtype=torch.bool, device=token.device)
+        blocks = Blocks(self.position, itself, past=past, shared=self.shared, captured={})
+        hidden = self.trunk.run(self.base.embed(token[:, None]), blocks)
+        keys, values = stack_captured(blocks)
+        valid = torch.ones_like(self.position, dtype=torch.bool)
+        self._write(slice(self.used, self.used + 1), keys, values, self.position, valid)
+        self.used += 1
+        self.position = self.position + 1
+        return hidden[:, 0]

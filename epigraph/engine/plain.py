@@ -1,0 +1,68 @@
+"""The reference: the base's stock forward over the plain concatenation, a row at a time, nothing cached or shared.
+
+    [segment 0 | block 1 | segment 1 | … | tail]      positions 0, 1, 2, …; stored keys enter as they are
+
+The engine must equal this to rounding for every architecture it serves: the tests and the self-test compare the two.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from epigraph.base import Base
+from epigraph.prompts import Embedded, Form, KeyValue
+from epigraph.tasks.encode import Encoded
+
+
+@contextmanager
+def stock_attention(base: Base, name: str = "eager") -> Iterator[None]:
+    """Run the base with transformers' own attention."""
+    before = base.model.config._attn_implementation
+    base.model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        base.model.set_attn_implementation(before)
+
+
+def plain_states(base: Base, row: Encoded, forms: Sequence[Form], tail: Sequence[int] = ()) -> Float[Tensor, "N H"]:
+    """Last states of the last segment's tokens and the tail's, by the stock forward."""
+    from transformers import DynamicCache
+
+    cache, position = DynamicCache(), 0
+    states: list[Tensor] = []
+    with stock_attention(base):
+        for number, segment in enumerate(row.segments):
+            if number:
+                position = _append(base, cache, forms[number - 1], position)
+                states = []
+            last = number == len(row.segments) - 1
+            tokens = [*segment, *(tail if last else ())]
+            if tokens:
+                vectors = base.embed(torch.tensor([tokens]))
+                states.append(_step(base, cache, vectors, position))
+                position += len(tokens)
+    return torch.cat(states, 1)[0]
+
+
+def _append(base: Base, cache: Any, form: Form, position: int) -> int:
+    if form.length == 0:
+        return position
+    if isinstance(form, Embedded):
+        _step(base, cache, form.vectors.to(base.dtype)[None], position)
+    else:
+        assert isinstance(form, KeyValue)
+        for layer in range(base.layers):
+            cache.update(form.keys[layer][None].to(base.dtype), form.values[layer][None].to(base.dtype), layer)
+    return position + form.length
+
+
+def _step(base: Base, cache: Any, vectors: Tensor, position: int) -> Tensor:
+    places = torch.arange(position, position + vectors.shape[1], device=base.device)[None]
+    done = base.trunk(inputs_embeds=vectors, position_ids=places, past_key_values=cache, use_cache=True)
+    hidden: Tensor = done.last_hidden_state
+    return hidden

@@ -1,0 +1,66 @@
+"""Which of several hard prompts is the best on a few validation rows: the fair opponent of a tuned prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from epigraph import metrics
+from epigraph.engine import Engine
+from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_first, instruction_in_place
+from epigraph.methods.solver import PromptedBase, Scorable
+from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
+
+CHOOSING_ROWS = 64
+DRAWS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The best candidate and why."""
+
+    name: str
+    method: PromptedBase
+    reason: str
+
+
+def best_zero_shot(engine: Engine, task: Task, validation: Sequence[Row], output_tokens: int) -> Chosen:
+    """The instruction before the row or in the prompt's place."""
+    candidates = {
+        "zero-shot, instruction in the prompt's place": instruction_in_place(engine, task, output_tokens),
+        "zero-shot, instruction first": instruction_first(engine, task, output_tokens),
+    }
+    return _best(candidates, validation)
+
+
+def best_few_shot(
+    engine: Engine, task: Task, train: Sequence[Row], validation: Sequence[Row], output_tokens: int, *, seed: int = 0
+) -> Chosen | None:
+    """The best of three draws of examples; None where not even one example fits beside a row."""
+    candidates = {}
+    for draw in range(DRAWS):
+        examples = draw_examples(engine, task, train, seed=seed + draw)
+        if examples and fits(engine, task, examples, output_tokens):
+            name = f"{len(examples)}-shot, draw {draw + 1} of {DRAWS}"
+            candidates[name] = few_shot(engine, task, examples, output_tokens)
+    return _best(candidates, validation) if candidates else None
+
+
+def _best(candidates: dict[str, PromptedBase], validation: Sequence[Row]) -> Chosen:
+    rows = list(validation)[:CHOOSING_ROWS]
+    scores = {name: quick_score(method, rows) for name, method in candidates.items()}
+    name = max(scores, key=lambda n: scores[n])
+    tried = ", ".join(f"{n}: {s:.3f}" for n, s in scores.items())
+    return Chosen(name=name, method=candidates[name], reason=f"best on {len(rows)} validation rows ({tried})")
+
+
+def quick_score(method: Scorable, rows: Sequence[Row]) -> float:
+    """The task's metric, without an interval."""
+    truth = [row.target or "" for row in rows]
+    if method.task.kind == "classification":
+        labels = list(method.task.labels)
+        predicted = [labels[i] for i in method.probabilities(rows).argmax(1)]
+        score = metrics.macro_f1 if method.task.metric == "macro_f1" else metrics.accuracy
+        return float(score(truth, predicted))
+    references = [row.references or (t,) for row, t in zip(rows, truth, strict=True)]
+    outputs = method.outputs(rows)
+    return float((metrics.exact_match if method.task.metric == "exact_match" else metrics.bleu)(outputs, references))

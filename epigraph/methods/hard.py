@@ -1,0 +1,90 @@
+"""Hard prompts: the instruction in words, alone (zero-shot) or with examples before the row (few-shot).
+
+    zero-shot   [instruction] [row] [cue]     or     [row] [instruction] [cue], whichever is better on validation
+    few-shot    [instruction] [example 1] … [example k] [row] [cue]        Brown et al. 2020, https://arxiv.org/abs/2005.14165
+
+The words before the row are the same for all rows: the engine computes them once.
+"""
+
+import random
+from collections.abc import Sequence
+
+from epigraph.engine import Engine
+from epigraph.errors import EpigraphError
+from epigraph.methods.solver import PromptedBase, text_forms
+from epigraph.tasks.encode import answer_text, render
+from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
+from epigraph.tasks.template import Template
+
+GAP = "\n\n"
+SHOTS = 8
+SHARE_OF_CONTEXT = 0.5
+
+
+def instruction_first(engine: Engine, task: Task, output_tokens: int) -> PromptedBase:
+    """The instruction before the row."""
+    return _before(engine, task, task.instruction + GAP, output_tokens)
+
+
+def instruction_in_place(engine: Engine, task: Task, output_tokens: int) -> PromptedBase:
+    """The instruction where the template has its first ``{prompt}``: behind the row it shares the row's frozen states."""
+    starts = not task.template.segments[0]
+    forms = text_forms(engine, task.instruction + "\n" if starts else "\n" + task.instruction, bos=starts)
+    blank = text_forms(engine, "", bos=False) * (task.template.blocks - 1)
+    return PromptedBase(engine, task, forms + blank, bos=not starts, output_tokens=output_tokens)
+
+
+def few_shot(engine: Engine, task: Task, examples: Sequence[Row], output_tokens: int) -> PromptedBase:
+    """The instruction and these examples before the row."""
+    shown = [_shown(task, row) for row in examples]
+    return _before(engine, task, GAP.join([task.instruction, *shown]) + GAP, output_tokens)
+
+
+def draw_examples(engine: Engine, task: Task, rows: Sequence[Row], *, seed: int, shots: int = SHOTS) -> list[Row]:
+    """``shots`` rows drawn at random, labels in turn, as many as fit into half of the base's context."""
+    drawn = _in_turn(rows, random.Random(seed), shots)
+    room = SHARE_OF_CONTEXT * engine.base.context
+    kept: list[Row] = []
+    for row in drawn:
+        room -= len(engine.base.tokenize(_shown(task, row) + GAP))
+        if room < 0:
+            break
+        kept.append(row)
+    return kept
+
+
+def _in_turn(rows: Sequence[Row], rng: random.Random, shots: int) -> list[Row]:
+    """Shuffled rows, one of each label before the second of any (all rows count as one label in generation)."""
+    by_target: dict[str | None, list[Row]] = {}
+    shuffled = rng.sample(list(rows), len(rows))
+    many = len({row.target for row in rows}) > len(rows) // 2
+    for row in shuffled:
+        by_target.setdefault(None if many else row.target, []).append(row)
+    turns = [row for i in range(len(rows)) for group in by_target.values() for row in group[i : i + 1]][:shots]
+    return rng.sample(turns, len(turns))
+
+
+def _bare(task: Task) -> Template:
+    """The task's template without its prompt blocks, behind a block that holds the words before the row."""
+    return task.template.placed("first")
+
+
+def _before(engine: Engine, task: Task, text: str, output_tokens: int) -> PromptedBase:
+    forms = text_forms(engine, text, bos=True)
+    return PromptedBase(engine, task, forms, template=_bare(task), bos=False, output_tokens=output_tokens)
+
+
+def _shown(task: Task, row: Row) -> str:
+    template = _bare(task)
+    words = task.labels.get(row.target or "", row.target or "") if task.kind == "classification" else row.target or ""
+    return render(template.segments[-1], row.fields) + answer_text(template, words)
+
+
+def fits(engine: Engine, task: Task, examples: Sequence[Row], output_tokens: int) -> bool:
+    """Whether these examples leave room for a row."""
+    try:
+        few_shot(engine, task, examples, output_tokens)
+    except EpigraphError:
+        return False
+    return True

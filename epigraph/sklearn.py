@@ -1,0 +1,150 @@
+"""A prompt as a scikit-learn classifier: fit, predict, predict_proba, score; in a Pipeline, in cross_val_score.
+
+    PromptClassifier().fit(texts, labels).predict(["my card was swallowed"])
+
+One engine a base is shared by all classifiers of a process, so the folds of a cross-validation read each text once.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from epigraph.base import Base, load_base
+from epigraph.config import TuneConfig
+from epigraph.engine import Engine
+from epigraph.errors import DataError
+from epigraph.library import StoredPrompt
+from epigraph.model import PromptModel
+from epigraph.tasks.cells import cell_text
+from epigraph.tasks.task import Task
+from epigraph.tuning import tune
+
+
+class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Tunes a soft prompt on texts and labels.
+
+    ``base`` is a ``Base``, a folder or a name. The other parameters are those of ``TuneConfig``; ``labels`` maps labels to
+    the words the base says for them. X is a sequence of texts, or of mappings from field names to texts.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: Any = "default",
+        kind: str = "kv",
+        length: int | None = None,
+        place: str = "",
+        start: str = "text",
+        epochs: int | None = None,
+        rate: float | None = None,
+        batch: int | None = None,
+        seed: int = 0,
+        validation: float = 0.15,
+        template: str | None = None,
+        instruction: str | None = None,
+        labels: dict[Any, str] | None = None,
+    ) -> None:
+        self.base = base
+        self.kind = kind
+        self.length = length
+        self.place = place
+        self.start = start
+        self.epochs = epochs
+        self.rate = rate
+        self.batch = batch
+        self.seed = seed
+        self.validation = validation
+        self.template = template
+        self.instruction = instruction
+        self.labels = labels
+
+    def fit(self, X: Sequence[Any], y: Sequence[Any]) -> "PromptClassifier":
+        """Tune on all rows but those kept for validation."""
+        self.classes_ = np.unique(np.asarray(y))
+        words = {str(cell_text(label)): text for label, text in (self.labels or {}).items()}
+        rows = _rows(X)
+        task = Task.from_rows(rows, list(y), template=self.template, instruction=self.instruction, words=words or None)
+        config = TuneConfig(
+            kind=self.kind,
+            length=self.length,
+            place=self.place,
+            start=self.start,
+            epochs=self.epochs,
+            rate=self.rate,
+            batch=self.batch,
+            seed=self.seed,
+            validation=self.validation,
+            holdout=0.0,
+        )
+        engine = _engine(self.base)
+        result = tune(engine.base, task, config, engine=engine)
+        self.prompt_ = result.prompt.stored
+        self.reasons_ = dict(result.reasons)
+        self._model = result.model
+        return self
+
+    def predict(self, X: Sequence[Any]) -> np.ndarray:
+        """The likeliest label of every row."""
+        found: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
+        return found
+
+    def predict_proba(self, X: Sequence[Any]) -> np.ndarray:
+        """Probabilities in the order of ``classes_``."""
+        check_is_fitted(self, "prompt_")
+        names = [str(cell_text(label)) for label in self.classes_]
+        found = self._ready().predict(_rows(X))
+        return np.array([[(p.probabilities or {})[name] for name in names] for p in found])
+
+    def _ready(self) -> PromptModel:
+        if getattr(self, "_model", None) is None:
+            engine = _engine(self.base)
+            self._model = PromptModel(self.prompt_, engine.base, engine=engine)
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the base: a classifier that is stored or sent elsewhere loads it again."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        state.pop("_model", None)
+        return state
+
+    def save(self, folder: str) -> None:
+        """Write the prompt as a folder that ``epigraph.load`` reads."""
+        from pathlib import Path
+
+        from epigraph.library import write_prompt
+
+        check_is_fitted(self, "prompt_")
+        stored: StoredPrompt = self.prompt_
+        write_prompt(Path(folder), stored.forms, stored.card)
+
+
+def _rows(X: Sequence[Any]) -> list[Any]:
+    """Texts or mappings; a column of a data frame or an array of one column is taken as texts."""
+    if hasattr(X, "to_dict") and hasattr(X, "columns"):
+        return [{str(k): str(v) for k, v in record.items()} for record in X.to_dict("records")]
+    values = np.asarray(X, dtype=object)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise DataError(
+            f"X has shape {values.shape}; texts were expected, one a row.", "Give a list of strings or of mappings."
+        )
+    return [value if isinstance(value, dict) else str(value) for value in values]
+
+
+def _engine(base: Any) -> Engine:
+    return _engine_of(base) if isinstance(base, Base) else _engine_named(str(base))
+
+
+@lru_cache(maxsize=1)
+def _engine_named(name: str) -> Engine:
+    return Engine(load_base(name))
+
+
+@lru_cache(maxsize=4)
+def _engine_of(base: Base) -> Engine:
+    return Engine(base)

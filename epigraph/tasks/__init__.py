@@ -1,0 +1,1 @@
+"""Tasks: from files to rows to token ids. Imports no torch."""

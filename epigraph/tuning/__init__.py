@@ -1,0 +1,6 @@
+"""Tuning: the loop, its optimiser and objective, the run folder, and ``tune`` itself."""
+
+from epigraph.tuning.result import TuneResult
+from epigraph.tuning.session import Surroundings, tune
+
+__all__ = ["Surroundings", "TuneResult", "tune"]

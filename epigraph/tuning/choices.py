@@ -1,0 +1,92 @@
+"""What ``tune`` chooses when it is not told: every derived value keeps its reason."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from epigraph.config import TuneConfig
+from epigraph.errors import ConfigError, TaskError
+from epigraph.prompts import KINDS
+from epigraph.tasks.task import Task
+from epigraph.tuning.loop import Settings
+
+EXAMPLES_SEEN = 8000
+FEWEST_EPOCHS, MOST_EPOCHS = 4, 40
+LENGTHS = {"classification": 8, "generation": 16}
+BATCHES = ((200, 16), (600, 32), (math.inf, 64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """All settings of one tuning, and why those that were not asked for are what they are."""
+
+    task: Task
+    kind: str
+    length: int
+    place: str
+    start: str
+    loop: Settings
+    reasons: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """The settings as the contract's ``settings`` object."""
+        loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
+        own = {"kind": self.kind, "length": self.length, "place": self.place, "start": self.start}
+        return own | loop | {"template": self.task.template.text}
+
+
+def choose(config: TuneConfig, task: Task, rows: int) -> Choices:
+    """Settle every setting for ``rows`` training rows; ConfigError on a kind that does not exist."""
+    reasons: dict[str, str] = {}
+    kind = _kind(config)
+    place = "first" if config.portable else config.place or "template"
+    placed = replace(task, template=task.template.placed(place))
+    _check_something_follows(placed)
+    length = config.length or LENGTHS[task.kind]
+    batch = config.batch or _batch(rows, task)
+    epochs = config.epochs or _epochs(rows)
+    if config.length is None:
+        reasons["length"] = f"{length} vectors a block: the default for {task.kind}"
+    if config.batch is None:
+        reasons["batch"] = f"{batch} examples a step for {rows} training rows"
+    if config.epochs is None:
+        reasons["epochs"] = f"at most {epochs}: {EXAMPLES_SEEN:,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
+    if config.rate is None:
+        reasons["rate"] = f"the default of {kind}, in units of the start's rms"
+    if not config.place and not config.portable:
+        reasons["place"] = "as the template says"
+    loop = Settings(
+        epochs=epochs,
+        batch=batch,
+        rate=config.rate or KINDS[kind].default_rate,
+        warmup=config.warmup,
+        clip=config.clip,
+        patience=config.patience,
+        seed=config.seed,
+    )
+    return Choices(task=placed, kind=kind, length=length, place=place, start=config.start, loop=loop, reasons=reasons)
+
+
+def _kind(config: TuneConfig) -> str:
+    kind = "token" if config.portable else config.kind
+    if kind not in KINDS:
+        raise ConfigError(f"kind {kind!r} is not known.", f"Choose one of: {', '.join(KINDS)}.")
+    return kind
+
+
+def _batch(rows: int, task: Task) -> int:
+    if task.kind == "generation":
+        return 16
+    return next(batch for most, batch in BATCHES if rows <= most)
+
+
+def _epochs(rows: int) -> int:
+    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(EXAMPLES_SEEN / max(1, rows))))
+
+
+def _check_something_follows(task: Task) -> None:
+    if not any(piece.is_field or piece.text for piece in task.template.segments[-1]):
+        raise TaskError(
+            f"template {task.template.text!r} ends with {{prompt}}: nothing stands after it, so the base has no token to answer from.",
+            'End the template with a cue, for example "{text}{prompt}\\nLabel:".',
+        )

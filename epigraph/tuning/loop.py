@@ -1,0 +1,173 @@
+"""The loop: steps over shuffled batches, validation every epoch, the best prompt kept, early stop, roll-back, resume.
+
+    θ ← θ − AdamW(∇ loss(batch))        keep θ where the watched score is best; stop after ``patience`` epochs without a gain
+
+A loss that is not finite takes the tuning back to its last validation with half the rate. The state before any step can be
+saved; continued from it, the tuning ends in the same prompt bit for bit (same machine, versions and threads).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epigraph.errors import Diverged
+from epigraph.prompts import SoftPrompt
+from epigraph.tuning.objective import Objective, Watched
+from epigraph.tuning.optimiser import Optimiser
+from epigraph.tuning.order import epoch_batches
+from epigraph.tuning.state import State, load_state, save_state
+
+MOST_ROLLBACKS = 5
+SAVE_EVERY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The loop's numbers, all chosen."""
+
+    epochs: int
+    batch: int
+    rate: float
+    warmup: float
+    clip: float
+    patience: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What a listener is told after every step; ``score`` is there after a validation."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    rate: float
+    metric: str
+    score: float | None = None
+    best: float | None = None
+    note: str = ""
+
+
+Listener = Callable[[Moment], None]
+
+
+class Loop:
+    """One tuning. ``state_file`` is where its state is kept; None keeps it in memory only."""
+
+    def __init__(
+        self, prompt: SoftPrompt, objective: Objective, settings: Settings, state_file: Path | None, listener: Listener
+    ) -> None:
+        self.prompt, self.objective, self.settings = prompt, objective, settings
+        self.state_file, self.listener = state_file, listener
+        self.steps_an_epoch = math.ceil(len(objective.lengths) / settings.batch)
+        self.steps = self.steps_an_epoch * settings.epochs
+        self.optimiser = Optimiser(prompt, rate=settings.rate, steps=self.steps, warmup=settings.warmup, clip=settings.clip)
+        self.state = State(0, _parameters(prompt))
+        self.last_good = self.state.copy()
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Take the state on disk."""
+        assert self.state_file is not None
+        self._return_to(load_state(self.state_file))
+        self.last_good = self.state.copy()
+
+    def run(self) -> State:
+        """Tune to the end and leave the best parameters in the prompt. On Ctrl-C the state is saved first."""
+        try:
+            while self.state.step < self.steps and not self.state.stopped:
+                self._step()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._save()
+        self.prompt.load_state_dict(self.state.best or self.state.current)
+        return self.state
+
+    def _step(self) -> None:
+        started, state, settings = time.monotonic(), self.state, self.settings
+        epoch, at = divmod(state.step, self.steps_an_epoch)
+        batches = epoch_batches(self.objective.lengths, batch=settings.batch, seed=settings.seed, epoch=epoch)
+        loss = self.objective.loss(batches[at], self.prompt.form())
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._roll_back(value)
+            return
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self.optimiser.step(state.step)
+        if not math.isfinite(norm):
+            self._roll_back(norm)
+            return
+        after = State(**{**state.__dict__, "step": state.step + 1, "current": _parameters(self.prompt)})
+        after.moments = self.optimiser.state()
+        watched = self._watch(after) if after.step % self.steps_an_epoch == 0 else None
+        after.train_seconds += time.monotonic() - started
+        self.state = after  # from here on a save holds this step
+        if watched is not None:
+            self.last_good = after.copy()
+        if watched is not None or time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS:
+            self._save()
+        self._tell(value, watched)
+
+    def _watch(self, state: State) -> Watched:
+        with torch.no_grad():
+            watched = self.objective.watch(self.prompt.form())
+        if watched > Watched(state.best_score, state.best_minus_loss):
+            gained = watched.score > state.best_score
+            state.best, state.best_step = _parameters(self.prompt), state.step
+            state.best_score, state.best_minus_loss = watched.score, watched.minus_loss
+            state.without_gain = 0 if gained else state.without_gain + 1
+        else:
+            state.without_gain += 1
+        state.stopped = state.without_gain >= self.settings.patience
+        return watched
+
+    def _roll_back(self, value: float) -> None:
+        if self.last_good.rollbacks >= MOST_ROLLBACKS:
+            raise Diverged(
+                f"the loss was {value} after {MOST_ROLLBACKS} roll-backs, at a rate of {self.optimiser.rate_at(self.state.step):.1e}.",
+                "Lower --rate, or try --dtype float32.",
+            )
+        good = self.last_good.copy()
+        good.rollbacks += 1
+        good.scale *= 0.5
+        self._return_to(good)
+        self.last_good = self.state.copy()
+        self._tell(value, None, note=f"loss {value}: back to step {good.step} with half the rate")
+
+    def _return_to(self, state: State) -> None:
+        self.state = state
+        self.prompt.load_state_dict(state.current)
+        self.optimiser.restore(state.moments)
+        self.optimiser.scale = state.scale
+
+    def _save(self) -> None:
+        if self.state_file is not None:
+            save_state(self.state_file, self.state)
+        self.saved_at = time.monotonic()
+
+    def _tell(self, loss: float, watched: Watched | None, note: str = "") -> None:
+        state = self.state
+        self.listener(
+            Moment(
+                step=state.step,
+                steps=self.steps,
+                epoch=(state.step - 1) // self.steps_an_epoch + 1,
+                loss=loss,
+                rate=self.optimiser.rate_at(max(0, state.step - 1)),
+                metric=self.objective.metric,
+                score=None if watched is None else watched.score,
+                best=state.best_score if state.best else None,
+                note=note,
+            )
+        )
+
+
+def _parameters(prompt: SoftPrompt) -> dict[str, Any]:
+    return {name: tensor.detach().clone() for name, tensor in prompt.state_dict().items()}

@@ -1,0 +1,113 @@
+"""What tuning lowers and what it watches, for each kind of task.
+
+classification   loss: mean over rows of w[label] · −log p(label)      watched: accuracy, or macro-F1 where skewed
+generation       loss: mean over answer tokens of −log p(token)        watched: BLEU or exact match of greedy outputs
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from epigraph import metrics
+from epigraph.methods.solver import PromptedBase
+from epigraph.prompts import Form
+from epigraph.tasks.row import Row
+
+WATCHED_OUTPUTS = 64
+
+
+@dataclass(frozen=True, order=True)
+class Watched:
+    """A validation result; compared by score first, then by the lower loss."""
+
+    score: float
+    minus_loss: float
+
+
+class Objective(Protocol):
+    """What the loop asks: lengths for the order, the loss of some training rows, the watched score of a prompt."""
+
+    @property
+    def lengths(self) -> Sequence[int]: ...
+    @property
+    def metric(self) -> str: ...
+    def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor: ...
+    def watch(self, forms: Sequence[Form]) -> Watched: ...
+
+
+class LabelObjective:
+    """Classification over the label trie."""
+
+    def __init__(self, solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> None:
+        task = solver.task
+        self.solver = solver
+        self.metric = task.metric
+        self.rows, self.held = solver.encode(train), solver.encode(validation)
+        self.labels = [solver.tree.trie.index(row.target or "") for row in train]
+        self.truth = [row.target or "" for row in validation]
+        weights = task.class_weights() if task.skewed else {}
+        self.weights = torch.tensor(
+            [weights.get(label, 1.0) for label in solver.tree.trie.labels], device=solver.engine.base.device
+        )
+        self.lengths = [len(row.segments[0]) for row in self.rows]
+
+    def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor:
+        """The weighted mean over the chosen rows, in nats."""
+        labels = [self.labels[i] for i in chosen]
+        losses = self.solver.engine.label_loss([self.rows[i] for i in chosen], labels, forms, self.solver.tree)
+        weights = self.weights[torch.tensor(labels, device=losses.device)]
+        return (losses * weights).sum() / weights.sum()
+
+    def watch(self, forms: Sequence[Form]) -> Watched:
+        """The metric on validation, and the mean loss there."""
+        scores = self.solver.engine.classify(self.held, forms, self.solver.tree).numpy()
+        labels = self.solver.tree.trie.labels
+        right = np.array([self.solver.tree.trie.index(t) for t in self.truth])
+        predicted = [labels[i] for i in scores.argmax(1)]
+        score = metrics.macro_f1 if self.metric == "macro_f1" else metrics.accuracy
+        known = right >= 0
+        loss = -scores[np.flatnonzero(known), right[known]].mean() if known.any() else 0.0
+        return Watched(float(score(self.truth, predicted)), -float(loss))
+
+
+class AnswerObjective:
+    """Generation of the target after the template."""
+
+    def __init__(self, solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> None:
+        self.solver = solver
+        self.metric = solver.task.metric
+        self.rows = solver.encode(train, answers=True)
+        self.held = solver.encode(validation, answers=True)
+        self.asked = solver.encode(validation[:WATCHED_OUTPUTS])
+        self.references = [row.references or (row.target or "",) for row in validation[:WATCHED_OUTPUTS]]
+        self.lengths = [row.length for row in self.rows]
+
+    def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor:
+        """The mean over the answer tokens of the chosen rows, in nats."""
+        total, tokens = self.solver.engine.answer_loss([self.rows[i] for i in chosen], forms)
+        return total / tokens
+
+    @torch.no_grad()
+    def watch(self, forms: Sequence[Form]) -> Watched:
+        """The metric of greedy outputs of at most 64 validation rows, and the mean loss of all."""
+        solver = self.solver
+        sums = [
+            solver.engine.answer_loss([self.held[i] for i in batch], forms) for batch in solver.engine.batches(self.held)
+        ]
+        loss = float(sum(float(s) for s, _ in sums) / max(1, sum(n for _, n in sums)))
+        watched = PromptedBase(
+            solver.engine, solver.task, forms, template=solver.template, output_tokens=solver.output_tokens
+        )
+        outputs = watched.encoded_outputs(self.asked)
+        score = metrics.exact_match if self.metric == "exact_match" else metrics.bleu
+        return Watched(float(score(outputs, self.references)), -loss)
+
+
+def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Objective:
+    """The objective of this task's kind."""
+    kind = LabelObjective if solver.task.kind == "classification" else AnswerObjective
+    return kind(solver, train, validation)

@@ -1,0 +1,59 @@
+"""AdamW on the prompt's fp32 parameters, with warm-up and decay.
+
+    rate(s) = rate · scale · min(1, (s + 1) / w) · (1 − s / S)        w: warm-up steps, S: all steps
+
+Source: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101. Weight decay is off: the start is a good prior, zero is
+none. ``scale`` halves whenever a loss was not finite.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from epigraph.prompts import SoftPrompt
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Optimiser:
+    """AdamW with its schedule; its whole state is a flat mapping of tensors."""
+
+    def __init__(self, prompt: SoftPrompt, *, rate: float, steps: int, warmup: float, clip: float) -> None:
+        self.parameters = [p for p in prompt.parameters() if p.requires_grad]
+        self.adam = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=0.0)
+        self.rate = rate
+        self.steps = steps
+        self.warmup_steps = max(1.0, warmup * steps)
+        self.clip = clip
+        self.scale = 1.0
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.rate * self.scale * min(1.0, (step + 1) / self.warmup_steps) * (1 - step / self.steps)
+
+    def step(self, step: int) -> float:
+        """Update the parameters from their gradients; the norm of the gradient before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate_at(step)
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the moments."""
+        found = {}
+        for i, parameter in enumerate(self.parameters):
+            for name, value in self.adam.state[parameter].items():
+                found[f"{i}.{name}"] = value.detach().clone()
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take the moments of ``state``; none at all before the first step."""
+        self.adam.state.clear()
+        self.adam.zero_grad(set_to_none=True)
+        for i, parameter in enumerate(self.parameters):
+            moments = {name: state[f"{i}.{name}"].clone() for name in MOMENTS if f"{i}.{name}" in state}
+            if moments:
+                self.adam.state[parameter] = moments

@@ -1,0 +1,251 @@
+"""``tune``: from a base and a task to a scored prompt.
+
+rows → train | validation | final      start → loop → best prompt      final rows → scores, beside the hard prompt's
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epigraph.base import Base
+from epigraph.config import TuneConfig
+from epigraph.cost import Meter, peak_memory
+from epigraph.engine import Engine
+from epigraph.evaluation import Scores, evaluate
+from epigraph.library import Card, Lineage, StoredPrompt
+from epigraph.methods import PromptedBase, best_zero_shot
+from epigraph.model import PromptModel, facts
+from epigraph.prompts import Form, SoftPrompt
+from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
+from epigraph.tuning.choices import Choices, choose
+from epigraph.tuning.data import Parts, divide
+from epigraph.tuning.loop import Listener, Loop, Moment
+from epigraph.tuning.objective import make_objective
+from epigraph.tuning.result import TunedPrompt, TuneResult
+from epigraph.tuning.run import Run
+from epigraph.tuning.start import FormsOf, make_prompt
+from epigraph.tuning.state import State
+
+OUTPUT_MARGIN, MOST_OUTPUT_TOKENS = 1.25, 256
+Stage = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What surrounds a tuning: where it reports, where it keeps its run, where other prompts come from."""
+
+    runs: Path | None = None
+    resume: Path | None = None
+    listener: Listener = lambda _moment: None
+    stage: Stage = lambda _name, _done, _total: None
+    started: Callable[[Run], None] = lambda _run: None
+    forms_of: FormsOf | None = None
+    source: Sequence[str] = ()
+    data_hashes: Sequence[str] = ()
+
+
+def tune(
+    base: Base,
+    task: Task,
+    config: TuneConfig | None = None,
+    *,
+    name: str = "prompt",
+    engine: Engine | None = None,
+    around: Surroundings | None = None,
+) -> TuneResult:
+    """Tune a prompt for this task on this base.
+
+    Raises ConfigError, TaskError and DataError for what cannot be, Diverged if no rate keeps the loss finite,
+    StorageFailed if the disk is full. Ctrl-C leaves a run folder from which ``around.resume`` goes on.
+    """
+    config, around = config or TuneConfig(), around or Surroundings()
+    meter = Meter()
+    parts = divide(task, config)
+    choices = choose(config, task, len(parts.train))
+    engine = engine or Engine(base)
+    run = _run(base, config, choices, around, name)
+    if run is not None:
+        around.started(run)
+    prompt = make_prompt(
+        engine,
+        choices.task,
+        kind=choices.kind,
+        length=choices.length,
+        start=choices.start,
+        seed=config.seed,
+        forms_of=around.forms_of,
+    )
+    output_tokens = _output_tokens(base, choices.task, parts.train)
+    solver = PromptedBase(engine, choices.task, prompt.fold(), output_tokens=output_tokens)
+    frozen_seconds = _freeze(engine, solver, parts, around)
+    state = _loop(solver, prompt, parts, choices, run, around)
+    return _finish(
+        Made(
+            solver=solver,
+            prompt=prompt,
+            parts=parts,
+            choices=choices,
+            config=config,
+            state=state,
+            run=run,
+            meter=meter,
+            frozen_seconds=frozen_seconds,
+            around=around,
+            name=name,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Everything the end of a tuning needs."""
+
+    solver: PromptedBase
+    prompt: SoftPrompt
+    parts: Parts
+    choices: Choices
+    config: TuneConfig
+    state: State
+    run: Run | None
+    meter: Meter
+    frozen_seconds: float
+    around: Surroundings
+    name: str
+
+
+def _run(base: Base, config: TuneConfig, choices: Choices, around: Surroundings, name: str) -> Run | None:
+    """The run folder to write or, on resume, the one to obey."""
+    depends = {
+        "settings": choices.to_dict(),
+        "base": {"fingerprint": base.fingerprint, "dtype": base.precision.name, "device": base.device.type},
+        "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
+        "data": {"source": list(around.source), "sha256": list(around.data_hashes)},
+    }
+    if around.resume is not None:
+        run = Run.open(around.resume)
+        run.check_unchanged(depends)
+        return run
+    if around.runs is None:
+        return None
+    asked = {"name": name, "base_name": base.name, "config": config.to_dict(), "task": choices.task.to_dict()}
+    return Run.create(around.runs, name, depends | asked | {"reasons": dict(choices.reasons)})
+
+
+def _freeze(engine: Engine, solver: PromptedBase, parts: Parts, around: Surroundings) -> float:
+    meter = Meter()
+    rows = solver.encode([*parts.train, *parts.validation])
+    if any(row.segments[0] for row in rows):
+        engine.freeze(rows, lambda done, total: around.stage("reading the texts once", done, total))
+    return meter.seconds
+
+
+def _loop(
+    solver: PromptedBase, prompt: SoftPrompt, parts: Parts, choices: Choices, run: Run | None, around: Surroundings
+) -> State:
+    def listen(moment: Moment) -> None:
+        if run is not None and (moment.score is not None or moment.note):
+            run.record(moment)
+        around.listener(moment)
+
+    objective = make_objective(solver, parts.train, parts.validation)
+    loop = Loop(prompt.to(solver.engine.base.device), objective, choices.loop, run.state_file if run else None, listen)
+    if around.resume is not None and run is not None and run.state_file.exists():
+        loop.resume()
+    return loop.run()
+
+
+def _finish(made: Made) -> TuneResult:
+    """Score the best prompt and the hard prompt on the final rows, and write the card."""
+    solver, parts = made.solver, made.parts
+    forms = made.prompt.fold()
+    tuned_seconds = made.meter.seconds
+    flops = solver.engine.flops
+    tuned = PromptedBase(solver.engine, solver.task, forms, output_tokens=solver.output_tokens)
+    final = list(parts.final)
+    made.around.stage("scoring", 0, len(final))
+    scored = evaluate(tuned, final, split=parts.split, seed=made.config.seed)
+    chosen = best_zero_shot(solver.engine, solver.task, parts.validation, solver.output_tokens)
+    hard = evaluate(chosen.method, final, split=parts.split, seed=made.config.seed)
+    made.around.stage("scoring", len(final), len(final))
+    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{chosen.name}: {chosen.reason}"}
+    reasons["dtype"] = solver.engine.base.precision.reason
+    reasons["stop"] = _stop_reason(made)
+    cost = _cost(made, forms, tuned_seconds, flops)
+    settings = made.choices.to_dict() | {"output_tokens": solver.output_tokens, "dtype": solver.engine.base.precision.name}
+    card = _card(made, scored, hard, cost, settings, reasons)
+    stored = StoredPrompt(card=card, forms=forms)
+    return TuneResult(
+        prompt=TunedPrompt(stored=stored, metrics_file=made.run.metrics_file if made.run else None),
+        model=PromptModel(stored, solver.engine.base, engine=solver.engine),
+        scored=scored,
+        hard=hard,
+        cost=cost,
+        settings=settings,
+        reasons=reasons,
+        warnings=[*parts.warnings, *_truncated(solver, [*parts.train, *parts.validation, *final])],
+    )
+
+
+def _card(
+    made: Made, scored: Scores, hard: Scores, cost: dict[str, Any], settings: dict[str, Any], reasons: dict[str, str]
+) -> Card:
+    start = made.choices.start
+    parents = (start.removeprefix("prompt:"),) if start.startswith("prompt:") else ()
+    template = made.choices.task.template
+    return Card(
+        name=made.name,
+        kind=made.choices.kind,
+        place=made.choices.place,  # type: ignore[arg-type]
+        portable=template.blocks == 1 and not template.segments[0],
+        trained_parameters=made.prompt.trained_parameters,
+        base=facts(made.solver.engine.base),
+        task=made.choices.task.to_dict(),
+        scores=scored.json,
+        hard_prompt=hard.json,
+        cost=cost,
+        settings=settings,
+        reasons=reasons,
+        lineage=Lineage(parents=parents, how=f"tuned from {start}"),
+    )
+
+
+def _cost(made: Made, forms: Sequence[Form], seconds: float, flops: int) -> dict[str, Any]:
+    kept = sum(t.numel() for form in forms for t in asdict(form).values())
+    return {
+        "seconds": round(seconds, 1),
+        "frozen_seconds": round(made.frozen_seconds, 1),
+        "train_seconds": round(made.state.train_seconds, 1),
+        "trained_parameters": made.prompt.trained_parameters,
+        "kept_parameters": kept,
+        "kept_bytes": 4 * kept,
+        "flops": flops,
+        **made.meter.energy(),
+        "peak_memory_bytes": peak_memory(),
+        "added_tokens": sum(form.length for form in forms),
+    }
+
+
+def _stop_reason(made: Made) -> str:
+    state, steps = made.state, made.state.step
+    best = f"best {made.choices.task.metric} {state.best_score:.3f} on {len(made.parts.validation)} validation rows at step {state.best_step}"
+    halved = f"; the rate was halved {state.rollbacks} times after a loss that was not finite" if state.rollbacks else ""
+    ended = f"no gain in {made.choices.loop.patience} validations" if state.stopped else "all epochs done"
+    return f"{ended} after {steps} steps; {best}{halved}"
+
+
+def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
+    """Room for generated answers: a quarter more than the longest in training, at most 256."""
+    if task.kind == "classification":
+        return 1
+    longest = max(len(base.tokenize(row.target or "")) for row in rows)
+    return min(MOST_OUTPUT_TOKENS, int(OUTPUT_MARGIN * longest) + 8)
+
+
+def _truncated(solver: PromptedBase, rows: Sequence[Row]) -> list[str]:
+    touched = sum(row.truncated for row in solver.encode(rows))
+    limit = solver.encoder.limit
+    return [f"{touched} of {len(rows)} rows were shortened at their longest field to fit {limit} tokens"] if touched else []
