@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/epigraph demo
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

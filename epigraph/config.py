@@ -5,11 +5,12 @@ meaning beside it. A value of None (or "") means "not asked for: choose, and kee
 """
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tomli_w
 
@@ -33,7 +34,7 @@ class TuneConfig:
     place: str = setting("", "where the prompt stands: first or last (after the input); by default as the template says")
     portable: bool = setting(False, "a token prompt that stands first: loads in PEFT and vLLM")
     start: str = setting("text", "first values: text, labels, vocab, random or prompt:NAME")
-    epochs: int | None = setting(None, "the most passes over the training rows; by default enough for some 10,000 examples")
+    epochs: int | None = setting(None, "the most passes over the training rows; by default enough for some 6,000 examples")
     rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
     batch: int | None = setting(None, "examples a step; by default 16 to 64 by the number of rows")
     seed: int = setting(0, "seed of start, split and order")
@@ -68,7 +69,7 @@ class TuneConfig:
                 raise ConfigError(f"{name} {value} was asked; it must be a positive number.")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "TuneConfig":
         """The config with these values; ConfigError on a name it does not have."""
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = [name for name in values if name not in known]
@@ -92,8 +93,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def write_toml(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values; entries of None are left out, since TOML has no null."""
-    path.write_text(tomli_w.dumps(without_none(values)), encoding="utf-8")
+    """Write values, whole or not at all; entries of None are left out, since TOML has no null."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(tomli_w.dumps(without_none(values)), encoding="utf-8")
+    partial.replace(path)
 
 
 def without_none(value: Any) -> Any:

@@ -1,25 +1,36 @@
 """A tuning as a command or a server asks for it: files in, a stored prompt out, resumable.
 
-task file + flags → base, task → tune → library
+task file + flags → base, task → tune → library            stored prompt + file → scores beside the hard prompt's
+
+Whatever can be wrong without the base is found before the base is loaded.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from epigraph.base import DEFAULT, load_base
+from epigraph.base.fingerprint import remembered_folder
 from epigraph.base.load import DEFAULT_NAME
 from epigraph.config import TuneConfig
-from epigraph.errors import BaseMismatch, InputError
+from epigraph.cost import Meter
+from epigraph.errors import BaseMismatch, InputError, NameRefused, NotFound
+from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Library, StoredPrompt, check_name, import_peft
+from epigraph.methods.hard import instruction_first, instruction_in_place
 from epigraph.model import PromptModel, facts
 from epigraph.prompts import Form
+from epigraph.tasks.hub import is_hub
 from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, TuneResult, tune
+from epigraph.tuning.choices import choose
+from epigraph.tuning.data import divide
 from epigraph.tuning.loop import Listener
-from epigraph.tuning.run import Run, file_hash
+from epigraph.tuning.run import Run
 from epigraph.tuning.session import Stage
 
 RUNS = ".runs"
@@ -28,10 +39,10 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TuneJob:
-    """What was asked for. ``resume`` is the run folder to go on with."""
+    """What was asked for. ``name`` is None where the task's is meant; ``resume`` is the run folder to go on with."""
 
     task: str
-    name: str
+    name: str | None
     library: Path
     config: TuneConfig
     test: str = ""
@@ -71,13 +82,18 @@ def run_job(
     started: Callable[[Path], None] = lambda _folder: None,
     note: Note = lambda _text: None,
 ) -> TuneResult:
-    """Tune and store. The name and the data are checked before the base is loaded."""
+    """Tune and store. Name, data and settings are checked before the base is loaded."""
     library = Library(job.library)
-    name = check_name(job.name or _name_from(job.task))
+    if job.name is not None:
+        check_name(job.name)
     task = Task.from_file(job.task, test=job.test or None, template=job.template or None, strict=job.config.strict)
+    name = job.name or _name_of(task)
+    choose(job.config, task, len(divide(task, job.config).train))
+    if job.config.start.startswith("prompt:"):
+        library.resolve(job.config.start.removeprefix("prompt:"))
     if job.threads:
         torch.set_num_threads(job.threads)
-    base = load_base(job.base, dtype=job.dtype, device=job.device, note=note)
+    base = load_base(_absolute_base(job.base), dtype=job.dtype, device=job.device, note=note)
     note(f"{base.name} in {base.precision.name}: {base.precision.reason}")
     around = Surroundings(
         runs=job.library / RUNS,
@@ -87,7 +103,6 @@ def run_job(
         started=lambda run: started(run.folder),
         forms_of=lambda reference: forms_on(library.get(reference), base.fingerprint),
         source=(_absolute(job.task), _absolute(job.test) if job.test else "", job.template),
-        data_hashes=_hashes(job.task, job.test),
     )
     result = tune(base, task, job.config, name=name, around=around)
     stored = result.prompt.stored
@@ -98,21 +113,91 @@ def run_job(
 
 def open_prompt(stored: StoredPrompt, *, base: str, device: str, dtype: str, note: Note) -> PromptModel:
     """A stored prompt on its base: the one named, or the one its card names. BaseMismatch if it is another."""
-    named = stored.card.base.name
-    loaded = load_base(base or (DEFAULT if named == DEFAULT_NAME else named), dtype=dtype, device=device, note=note)
+    try:
+        loaded = load_base(base or _base_of(stored.card), dtype=dtype, device=device, note=note)
+    except NotFound as error:
+        if base:
+            raise
+        raise NotFound(
+            f"prompt {stored.card.reference!r} stands on a base that is not here: {error.message}",
+            "Pass --base with the folder or the hub name of that model.",
+        ) from error
     return PromptModel(stored, loaded)
 
 
-def import_adapter(folder: Path, *, name: str, task: str, base: str, library: Path, note: Note) -> Card:
+def _base_of(card: Card) -> str:
+    """Where the card's base was last seen on this machine, or the name it has on the hub."""
+    if card.base.name == DEFAULT_NAME:
+        return DEFAULT
+    return str(remembered_folder(card.base.fingerprint) or card.base.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A stored prompt's scores on a file, beside those of its task's hard prompt, and what scoring it cost."""
+
+    card: Card
+    scored: Scores
+    hard: Scores
+    cost: dict[str, Any]
+    warnings: Sequence[str]
+
+    @property
+    def reference(self) -> str:
+        """The prompt as one writes it on the command line."""
+        return self.card.reference
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The contract's object; settings and reasons are those of the tuning."""
+        return {
+            "prompt": self.reference,
+            "scores": self.scored.json,
+            "hard_prompt": self.hard.json,
+            "cost": self.cost,
+            "settings": dict(self.card.settings),
+            "reasons": dict(self.card.reasons),
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate_prompt(
+    reference: str, data: str, *, library: Path, strict: bool, base: str, device: str, dtype: str, note: Note
+) -> Evaluation:
+    """Score a stored prompt on a labelled file. The file is read before the base is loaded."""
+    stored = Library(library).get(reference)
+    rows = Task.from_dict(stored.card.task).read_rows(data, strict=strict)
+    model = open_prompt(stored, base=base, device=device, dtype=dtype, note=note)
+    meter, engine = Meter(), model.method.engine
+    scored = evaluate(model.method, rows.rows, split="test")
+    cost = {"seconds": round(meter.seconds, 1), "flops": engine.flops, **meter.energy()}
+    kept = ("trained_parameters", "kept_parameters", "kept_bytes", "added_tokens")
+    first = str(stored.card.reasons.get("hard_prompt", "")).startswith("zero-shot, instruction first")
+    hard = (instruction_first if first else instruction_in_place)(engine, model.task, model.method.output_tokens)
+    unseen = model.task.unseen_labels(rows)
+    warnings = [f"label {label!r} was never trained: its {n} rows count as wrong" for label, n in unseen.items()]
+    if rows.faults:
+        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in rows.faults[:5])
+        warnings.append(f"{len(rows.faults)} rows were skipped: {some}")
+    return Evaluation(
+        card=stored.card,
+        scored=scored,
+        hard=evaluate(hard, rows.rows, split="test"),
+        cost=cost | {name: stored.card.cost[name] for name in kept if name in stored.card.cost},
+        warnings=warnings,
+    )
+
+
+def import_adapter(folder: Path, *, name: str | None, task: str, base: str, library: Path, note: Note) -> Card:
     """Take an adapter that PEFT saved into the library, for the task of a data file or TOML."""
     if not task:
         raise InputError(
             f"{folder} is a PEFT adapter, which does not say what it was tuned for.",
             "Pass --task with a data file or task TOML that has its labels and template.",
         )
-    wanted = check_name(name or folder.resolve().name)
+    wanted = check_name(folder.resolve().name if name is None else name)
     meant = Task.from_file(task)
-    forms, fields = import_peft(folder, replace(facts(load_base(base, note=note)), verified=False))
+    forms, fields = import_peft(folder, replace(facts(load_base(_absolute_base(base), note=note)), verified=False))
     placed = replace(meant, template=meant.template.placed("first"))
     return Library(library).add(wanted, forms, Card(name=wanted, task=placed.to_dict(), **fields))
 
@@ -127,16 +212,23 @@ def forms_on(stored: StoredPrompt, fingerprint: str) -> list[Form]:
     return list(stored.forms)
 
 
-def _name_from(task: str) -> str:
-    path = Path(task)
-    return path.parent.name if path.stem in ("train", "task", "data") and path.parent.name else path.stem
+def _name_of(task: Task) -> str:
+    """The task's name as one that a prompt may bear."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", task.name).strip("-.")[:64]
+    try:
+        return check_name(name)
+    except NameRefused as error:
+        raise NameRefused(
+            f"no --name was given, and the task's own, {task.name!r}, cannot be a prompt's: {error.message}",
+            "Pass --name, for example --name routing.",
+        ) from None
 
 
 def _absolute(task: str) -> str:
-    return task if task.startswith("hub:") else str(Path(task).resolve())
+    return task if is_hub(task) else str(Path(task).resolve())
 
 
-def _hashes(*paths: str) -> tuple[str, ...]:
-    files = [Path(p) for p in paths if p and not p.startswith("hub:")]
-    inside = [f for p in files for f in (sorted(p.iterdir()) if p.is_dir() else [p]) if f.is_file()]
-    return tuple(file_hash(f) for f in inside)
+def _absolute_base(base: str) -> str:
+    """A folder by its whole path, so that the prompt finds its base from any working folder."""
+    folder = Path(base).expanduser()
+    return str(folder.resolve()) if base != DEFAULT and folder.is_dir() else base

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from epigraph.base import Base, load_base
 from epigraph.config import TuneConfig
 from epigraph.engine import Engine
-from epigraph.errors import DataError
+from epigraph.errors import DataError, Unsupported
 from epigraph.library import StoredPrompt
 from epigraph.model import PromptModel
 from epigraph.tasks.cells import cell_text
@@ -106,9 +106,16 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the base: a classifier that is stored or sent elsewhere loads it again."""
+        """Without the base: a classifier that is stored or sent elsewhere loads it again. Unsupported if it cannot."""
         state: dict[str, Any] = dict(super().__getstate__())
         state.pop("_model", None)
+        if isinstance(self.base, Base):
+            if self.base.path is None:
+                raise Unsupported(
+                    f"base {self.base.name} lives in memory only, so the classifier cannot be stored or sent without it.",
+                    "Save the model and its tokenizer with save_pretrained, and give that folder as base.",
+                )
+            state["base"] = str(self.base.path)
         return state
 
     def save(self, folder: str) -> None:

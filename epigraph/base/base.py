@@ -30,6 +30,10 @@ class Base:
     precision: Precision
     path: Path | None = None
 
+    def __deepcopy__(self, memo: object) -> "Base":
+        """Itself: it never changes, and a copy of an estimator or a task shall share its weights and frozen states."""
+        return self
+
     @property
     def config(self) -> Any:
         """The text model's configuration."""

@@ -49,6 +49,23 @@ def folder_fingerprint(folder: Path) -> str:
     return found
 
 
+def remember_folder(fingerprint: str, folder: Path) -> None:
+    """Note on this machine where a base lies, so that its prompts find it again; cards hold no paths."""
+    note = home() / "fingerprints" / f"{fingerprint}.path"
+    if not note.exists() or note.read_text(encoding="utf-8") != str(folder):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial = note.with_suffix(f".{os.getpid()}")
+        partial.write_text(str(folder), encoding="utf-8")
+        partial.replace(note)
+
+
+def remembered_folder(fingerprint: str) -> Path | None:
+    """Where a base of this fingerprint was last loaded from; None if it is not there any more."""
+    note = home() / "fingerprints" / f"{fingerprint}.path"
+    folder = Path(note.read_text(encoding="utf-8")) if note.is_file() else None
+    return folder if folder is not None and (folder / "config.json").is_file() else None
+
+
 def model_fingerprint(model: nn.Module, config: Mapping[str, Any]) -> str:
     """The fingerprint of a model that lives in memory only."""
     return _digest(config, sorted(model.named_parameters()))
@@ -81,5 +98,5 @@ def _digest(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]]) ->
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

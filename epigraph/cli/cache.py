@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
-from epigraph.cli.options import JsonFlag
+from epigraph.cli.options import JsonFlag, examples, show_help
 from epigraph.cli.output import print_json, print_table, say, size_text
 from epigraph.errors import InputError
 
-app = typer.Typer(help="What is kept in $EPIGRAPH_HOME: list, clear.", no_args_is_help=True)
+app = typer.Typer(
+    help="What is kept in $EPIGRAPH_HOME (by default ~/.cache/epigraph) so that it is computed or fetched once.",
+    invoke_without_command=True,
+    callback=show_help,
+    epilog=examples("epigraph cache list", "epigraph cache clear frozen"),
+)
 
 PARTS = {
     "frozen": "frozen states of texts (private user data)",
@@ -19,7 +24,7 @@ PARTS = {
 }
 
 
-@app.command("list")
+@app.command("list", epilog=examples("epigraph cache list", "epigraph cache list --json"))
 def list_cache(*, json: JsonFlag = False) -> None:
     """Every part with its files and bytes."""
     found = {part: _size(part) for part in PARTS}
@@ -33,7 +38,7 @@ def list_cache(*, json: JsonFlag = False) -> None:
     print_table("", ["part", "what", "files", "size"], rows)
 
 
-@app.command("clear")
+@app.command("clear", epilog=examples("epigraph cache clear", "epigraph cache clear all"))
 def clear_cache(
     part: Annotated[str, typer.Argument(help="frozen, fingerprints, assets, bases or all")] = "frozen",
     *,
@@ -45,9 +50,10 @@ def clear_cache(
     if part not in (*PARTS, "all"):
         raise InputError(f"part {part!r} is not known.", f"Choose one of: {', '.join(PARTS)}, all.")
     parts = list(PARTS) if part == "all" else [part]
-    freed = sum(_size(p)[1] for p in parts)
+    before = sum(_size(p)[1] for p in parts)
     for p in parts:
         shutil.rmtree(home() / p, ignore_errors=True)
+    freed = before - sum(_size(p)[1] for p in parts)
     print_json({"cleared": parts, "bytes": freed}) if json else say(f"cleared {', '.join(parts)}: {size_text(freed)}")
 
 

@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from epigraph.cli.options import LIBRARY, JsonFlag, LibraryFlag
+from epigraph.cli.options import LIBRARY, JsonFlag, LibraryFlag, examples
 from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, scores_rows, size_text
 from epigraph.cli.progress import Progress
 
 if TYPE_CHECKING:
     from epigraph.demo import DemoResult
+
+EXAMPLES = examples("epigraph demo", "epigraph demo --library /tmp/demo-library --json")
 
 
 def demo(*, library: LibraryFlag = LIBRARY, json: JsonFlag = False) -> None:
@@ -29,7 +31,6 @@ def _show(result: "DemoResult", library: str) -> None:
         named[f"few-shot hard prompt (best of 3 draws: {result.few_shot_name})"] = result.few_shot.json
     named["zero-shot hard prompt"] = tuned.hard.json
     rows = scores_rows(named, metrics)
-    rows.append(["majority class", f"{tuned.scores['majority']:.3f}", *["" for _ in metrics[1:]]])
     print_table("", [f"{tuned.scores['rows']} held-out sentences, 95% intervals", *(METRIC_NAMES[m] for m in metrics)], rows)
     cost = tuned.cost
     print(

@@ -1,15 +1,22 @@
 """``epigraph evaluate``: score a stored prompt on a labelled file."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag
-from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, score_text
+from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples
+from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, scores_rows, share_text
 
 if TYPE_CHECKING:
     from epigraph.evaluation import Scores
+    from epigraph.jobs import Evaluation
+
+EXAMPLES = examples(
+    "epigraph evaluate routing --data test.csv",
+    "epigraph evaluate routing@prod --data test.csv --per-class --confusion",
+)
+MOST_COLUMNS = 12
+"""A confusion matrix of more labels than this is shown as a list of its largest errors."""
 
 
 def evaluate(
@@ -25,36 +32,16 @@ def evaluate(
     library: LibraryFlag = LIBRARY,
     json: JsonFlag = False,
 ) -> None:
-    """Score a stored prompt on a file, with 95% intervals."""
-    from epigraph.evaluation import evaluate as score
-    from epigraph.jobs import open_prompt
+    """Score a stored prompt on a labelled file beside the hard prompt of its task, with 95% intervals."""
+    from epigraph.jobs import evaluate_prompt
 
-    stored, task = _check_data(prompt, data, library, strict)
-    model = open_prompt(stored, base=base, device=device, dtype=dtype, note=say)
-    scores = score(model.method, task.rows, split="test")
-    for note in _notes(model.task, task):
-        say(f"note: {note}")
+    done = evaluate_prompt(prompt, data, library=library, strict=strict, base=base, device=device, dtype=dtype, note=say)
+    for warning in done.warnings:
+        say(f"note: {warning}")
     if json:
-        print_json({"prompt": stored.card.reference, "scores": scores.json} | _details(scores, per_class, confusion))
+        print_json(done.json | _details(done.scored, per_class, confusion))
     else:
-        _show(stored.card.reference, scores, per_class, confusion)
-
-
-def _check_data(prompt: str, data: str, library: Path, strict: bool) -> tuple[Any, Any]:
-    from epigraph.library import Library
-    from epigraph.tasks.task import Task
-
-    stored = Library(library).get(prompt)
-    return stored, Task.from_dict(stored.card.task).read_rows(data, strict=strict)
-
-
-def _notes(task: Any, split: Any) -> list[str]:
-    found = [
-        f"label {label!r} was never trained: its {rows} rows count as wrong"
-        for label, rows in task.unseen_labels(split).items()
-    ]
-    some = ", ".join(f"line {f.line}: {f.reason}" for f in split.faults[:5])
-    return found + ([f"{len(split.faults)} rows were skipped: {some}"] if split.faults else [])
+        _show(done, per_class, confusion)
 
 
 def _details(scores: "Scores", per_class: bool, confusion: bool) -> dict[str, Any]:
@@ -67,18 +54,35 @@ def _details(scores: "Scores", per_class: bool, confusion: bool) -> dict[str, An
     return found
 
 
-def _show(reference: str, scores: "Scores", per_class: bool, confusion: bool) -> None:
+def _show(done: "Evaluation", per_class: bool, confusion: bool) -> None:
+    scores = done.scored
     metrics = metrics_in(scores.json)
-    rows = [[reference, *(score_text(scores.json, m) for m in metrics)]]
-    if "majority" in scores.json:
-        rows.append(["majority class", f"{scores.json['majority']:.3f}", *["" for _ in metrics[1:]]])
+    rows = scores_rows({f"soft prompt {done.reference}": scores.json, "hard prompt": done.hard.json}, metrics)
     print_table("", [f"{scores.json['rows']} rows, 95% intervals", *(METRIC_NAMES[m] for m in metrics)], rows)
+    if (per_class or confusion) and not scores.labels:
+        say("note: this prompt writes text: it has no labels to list")
     if per_class and scores.labels:
         classes = [
-            [c.label, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", str(c.rows)] for c in scores.per_class()
+            [c.label, share_text(c.precision), share_text(c.recall), share_text(c.f1), str(c.rows)]
+            for c in scores.per_class()
         ]
-        print_table("by class", ["label", "precision", "recall", "F1", "rows"], classes)
+        print_table("by label", ["label", "precision", "recall", "F1", "rows"], classes)
     if confusion and scores.labels:
-        table = scores.confusion()
-        counts = [[label, *map(str, row)] for label, row in zip(table.labels, table.counts.tolist(), strict=True)]
-        print_table("true label (rows) by predicted label (columns)", ["", *table.labels], counts)
+        _show_confusion(scores)
+
+
+def _show_confusion(scores: "Scores") -> None:
+    table = scores.confusion()
+    counts = table.counts.tolist()
+    if len(table.labels) <= MOST_COLUMNS:
+        rows = [[label, *map(str, row)] for label, row in zip(table.labels, counts, strict=True)]
+        print_table("true label (rows) by predicted label (columns)", ["", *table.labels], rows)
+        return
+    errors = [
+        (count, true, said)
+        for true, row in zip(table.labels, counts, strict=True)
+        for said, count in zip(table.labels, row, strict=True)
+        if count and true != said
+    ]
+    errors.sort(key=lambda error: -error[0])
+    print_table("the most frequent errors", ["true", "predicted", "rows"], [[t, p, str(n)] for n, t, p in errors[:20]])

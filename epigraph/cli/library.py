@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, JsonFlag, LibraryFlag
-from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, score_text
-from epigraph.errors import Corrupt, InputError
+from epigraph.cli.options import LIBRARY, BaseFlag, JsonFlag, LibraryFlag, examples, show_help
+from epigraph.cli.output import METRIC_NAMES, metrics_in, print_error, print_json, print_table, say, score_text
+from epigraph.errors import InputError
 
 app = typer.Typer(
-    help="Named, versioned prompts: list, show, export, import, promote, remove, verify.", no_args_is_help=True
+    help="The named, versioned, finished prompts in library/ (or --library, or $EPIGRAPH_LIBRARY).",
+    invoke_without_command=True,
+    callback=show_help,
+    epilog=examples("epigraph library list", "epigraph library promote routing@3 prod"),
 )
 Prompt = Annotated[str, typer.Argument(help="a stored prompt: routing, routing@3 or routing@prod")]
 
@@ -22,7 +25,7 @@ def _library(folder: Path) -> Any:
     return Library(folder)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("epigraph library list", "epigraph library list --library shared/prompts --json"))
 def list_prompts(*, library: LibraryFlag = LIBRARY, json: JsonFlag = False) -> None:
     """All prompts with their scores."""
     entries = list(_library(library).list())
@@ -48,7 +51,7 @@ def _entry(entry: Any) -> dict[str, Any]:
     return found
 
 
-@app.command()
+@app.command(epilog=examples("epigraph library show routing", "epigraph library show routing@prod --json"))
 def show(prompt: Prompt, *, library: LibraryFlag = LIBRARY, json: JsonFlag = False) -> None:
     """The card of a prompt: base, task, scores, cost, lineage."""
     store = _library(library)
@@ -56,10 +59,10 @@ def show(prompt: Prompt, *, library: LibraryFlag = LIBRARY, json: JsonFlag = Fal
     if json:
         print_json(dataclasses.asdict(card))
         return
-    print((store.folder(prompt) / "card.toml").read_text(encoding="utf-8"))
+    print((store.folder(prompt) / "card.toml").read_text(encoding="utf-8").rstrip())
 
 
-@app.command()
+@app.command(epilog=examples("epigraph library remove routing@2", "epigraph library remove routing --force"))
 def remove(
     prompt: Prompt,
     *,
@@ -72,7 +75,7 @@ def remove(
     print_json({"removed": prompt}) if json else say(f"removed {prompt}")
 
 
-@app.command()
+@app.command(epilog=examples("epigraph library promote routing@3 prod", "epigraph predict routing@prod 'a new text'"))
 def promote(
     prompt: Prompt,
     alias: Annotated[str, typer.Argument(help="alias such as prod")],
@@ -89,29 +92,36 @@ def promote(
     )
 
 
-@app.command()
+@app.command(epilog=examples("epigraph library verify", "epigraph library verify routing@3 --json"))
 def verify(
     prompt: Annotated[str, typer.Argument(help="a stored prompt; none: all")] = "",
     *,
     library: LibraryFlag = LIBRARY,
     json: JsonFlag = False,
 ) -> None:
-    """Check every file against its hash, shapes, finite values, leftovers."""
+    """Check every file against its hash, shapes, finite values, leftovers; exit code 2 if something is wrong."""
     problems = list(_library(library).verify(prompt or None))
-    if json:
-        print_json({"problems": [dataclasses.asdict(p) for p in problems]})
     for problem in problems:
-        say(f"{problem.reference}: {problem.file}: {problem.message}")
+        say(": ".join(part for part in (problem.reference, problem.file, problem.message) if part))
+    found: dict[str, Any] = {"problems": [dataclasses.asdict(p) for p in problems]}
     if problems:
-        raise Corrupt(f"{len(problems)} problems were found in {library}.", "Remove or import these prompts again.")
-    if not json:
+        message, hint = f"{len(problems)} problems were found in {library}.", "Remove or import these prompts again."
+        found |= {"error": {"type": "Corrupt", "message": message, "hint": hint}}
+        print_error("Corrupt", message, hint, as_json=False)
+    if json:
+        print_json(found)
+    elif not problems:
         print("everything is as it was written")
+    raise typer.Exit(2 if problems else 0)
 
 
-@app.command("export")
+@app.command(
+    "export",
+    epilog=examples("epigraph library export routing shared/routing", "epigraph library export routing ada --format peft"),
+)
 def export_prompt(
     prompt: Prompt,
-    destination: Annotated[Path, typer.Argument(help="folder to write; it must not exist")],
+    destination: Annotated[Path, typer.Argument(help="folder to write; only a prompt's folder is replaced")],
     *,
     format: Annotated[str, typer.Option("--format", help="epigraph (the whole folder) or peft")] = "epigraph",
     library: LibraryFlag = LIBRARY,
@@ -119,7 +129,7 @@ def export_prompt(
 ) -> None:
     """Copy a prompt out of the library, or write it as a PEFT adapter."""
     if format not in ("epigraph", "peft"):
-        raise InputError(f"format {format!r} is not known.", "Choose epigraph or peft.")
+        raise InputError(f"format {format!r} was asked, which is not known.", "Choose epigraph or peft.")
     store = _library(library)
     if format == "peft":
         from epigraph.library import export_peft
@@ -130,11 +140,17 @@ def export_prompt(
     print_json({"prompt": prompt, "folder": str(written)}) if json else say(f"wrote {written}")
 
 
-@app.command("import")
+@app.command(
+    "import",
+    epilog=examples(
+        "epigraph library import shared/routing --name routing",
+        "epigraph library import peft-adapter --name routing --task train.csv --base my-model",
+    ),
+)
 def import_prompt(
     folder: Annotated[Path, typer.Argument(help="a prompt folder, or a folder that PEFT saved")],
     *,
-    name: Annotated[str, typer.Option("--name", help="name in this library")] = "",
+    name: Annotated[str | None, typer.Option("--name", help="name in this library; by default its own")] = None,
     task: Annotated[
         str, typer.Option("--task", help="data file or task TOML that says what a PEFT adapter was tuned for")
     ] = "",
@@ -144,9 +160,10 @@ def import_prompt(
 ) -> None:
     """Take a prompt into the library; a PEFT adapter takes the fingerprint of --base, marked unverified."""
     from epigraph.jobs import import_adapter
+    from epigraph.library import check_name
 
     if (folder / "adapter_config.json").is_file() and not (folder / "card.toml").is_file():
         card = import_adapter(folder, name=name, task=task, base=base, library=library, note=say)
     else:
-        card = _library(library).import_folder(folder, name)
+        card = _library(library).import_folder(folder, "" if name is None else check_name(name))
     print_json({"prompt": card.reference}) if json else say(f"imported {card.reference}")

@@ -3,42 +3,63 @@
 0 done    1 our fault (the traceback is in a file, named)    2 the user's input    130 interrupted (state saved)
 """
 
+import errno
 import os
 import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
-import click
 import typer
 
 from epigraph.cli import cache, demo, evaluate, library, predict, schema, tune
-from epigraph.cli.output import print_error
+from epigraph.cli.options import examples, show_help
+from epigraph.cli.output import print_error, print_stop
 from epigraph.errors import EpigraphError
 
 app = typer.Typer(
     name="epigraph",
-    help="Specialise a frozen language model with a few learned vectors: tune, score, keep, use.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-app.command("demo")(demo.demo)
-app.command("tune")(tune.tune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.add_typer(library.app, name="library")
-app.add_typer(cache.app, name="cache")
-app.command("schema")(schema.schema)
+app.command("demo", short_help="The whole path on real data.", epilog=demo.EXAMPLES)(demo.demo)
+app.command("tune", short_help="From a data file to a stored, scored prompt.", epilog=tune.EXAMPLES)(tune.tune)
+app.command("evaluate", short_help="Score a prompt on a labelled file.", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("predict", short_help="Answer texts, a file or standard input.", epilog=predict.EXAMPLES)(predict.predict)
+app.add_typer(library.app, name="library", short_help="Stored prompts: list, show, promote, verify …")
+app.add_typer(cache.app, name="cache", short_help="What is kept between runs: list, clear.")
+app.command("schema", short_help="The JSON schema of a command's output.", epilog=schema.EXAMPLES)(schema.schema)
 
 INTERRUPTED = 130
+DISK = {errno.ENOSPC: "full", errno.EDQUOT: "full (quota)", errno.EROFS: "read-only"}
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog=examples("epigraph demo", "epigraph tune train.csv --name routing", 'epigraph predict routing "a new text"'),
+)
+def root(
+    context: typer.Context, *, version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False
+) -> None:
+    """Specialise a frozen language model with a few learned vectors: tune, score, keep, use."""
+    if version:
+        from epigraph.library.card import package_version
+
+        print(f"epigraph {package_version()}")
+        raise typer.Exit
+    show_help(context)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code."""
+    """Run a command and exit with its code. Standard input and output are UTF-8 wherever it runs."""
+    for stream in (sys.stdin, sys.stdout):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -46,24 +67,55 @@ def run(arguments: list[str]) -> int:
     """Run a command; its exit code."""
     as_json = "--json" in arguments
     try:
-        result = app(args=arguments, prog_name="epigraph", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        command = typer.main.get_command(app)
+        with command.make_context("epigraph", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
     except EpigraphError as error:
         print_error(type(error).__name__, error.message, error.hint, as_json)
         return 2
-    except click.ClickException as error:
-        print_error("UsageError", error.format_message(), "See epigraph --help.", as_json)
+    except typer.TyperException as error:
+        print_error("UsageError", _refusal(error, arguments), _way_out(error), as_json)
         return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        print("interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        print_stop(str(stop), as_json)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except Exception as error:  # whatever is left is our own fault
-        where = _keep_traceback()
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            print_error("StorageFailed", _disk_fault(error), "Free some space, or choose another folder.", as_json)
+            return 2
+        where = _keep_traceback()  # whatever is left is our own fault
         print_error(type(error).__name__, f"this is a fault of Epigraph: {error}", f"The traceback is in {where}.", as_json)
         return 1
+    return 0
+
+
+def _refusal(error: typer.TyperException, arguments: Sequence[str]) -> str:
+    """What is wrong with the command line, with the value that was given where a flag refuses it."""
+    message = error.format_message().rstrip(".")
+    for name in getattr(getattr(error, "param", None), "opts", ()):
+        for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+            if flag == name and value:
+                return f"{message} (found {value!r})."
+    return f"{message}."
+
+
+def _way_out(error: typer.TyperException) -> str:
+    context: Any = getattr(error, "ctx", None)
+    if context is None:
+        return "See epigraph --help."
+    commands = ", ".join(getattr(context.command, "commands", ()))
+    known = f"The commands are {commands}. " if commands else ""
+    return f"{known}See {context.command_path} --help."
+
+
+def _disk_fault(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    return f"something could not be written: the disk{where} is {DISK[error.errno or 0]}."
 
 
 def _keep_traceback() -> Path:

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+PIPED_WIDTH = 120
+"""Columns of a table that is not shown on a terminal."""
+
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -26,32 +29,52 @@ def print_json(value: Any) -> None:
 
 
 def print_error(kind: str, message: str, hint: str, as_json: bool) -> None:
-    """The contract's error object, or one line."""
+    """The contract's error object, and one line for people, whatever line breaks a library put into its message."""
+    message, hint = _one_line(message), _one_line(hint)
     if as_json:
         print_json({"error": {"type": kind, "message": message, "hint": hint}})
     say(f"error: {message} {hint}".rstrip())
 
 
+def print_stop(way_on: str, as_json: bool) -> None:
+    """That the user stopped a command, and how to go on."""
+    if as_json:
+        print_json({"error": {"type": "Interrupted", "message": "interrupted", "hint": way_on}})
+    say(f"interrupted; {way_on}" if way_on else "interrupted")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output; the first column is left-aligned."""
+    """A table on standard output, under its title; the first column is left-aligned."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    if title:
+        print(title)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def score_text(scores: Mapping[str, Any], metric: str) -> str:
-    """A score with its interval, such as ``.912 [.895, .926]``."""
+    """A score with its interval, such as ``.912 [.895–.926]``."""
     found = scores.get(metric)
     if not isinstance(found, Mapping):
         return "-"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{share_text(found['value'])} [{share_text(found['low'])}–{share_text(found['high'])}]"
+
+
+def share_text(value: float) -> str:
+    """A number from 0 to 1 with three places, such as ``.912``."""
+    return f"{value:.3f}".removeprefix("0")
 
 
 def metrics_in(scores: Mapping[str, Any]) -> list[str]:
@@ -60,8 +83,10 @@ def metrics_in(scores: Mapping[str, Any]) -> list[str]:
 
 
 def scores_rows(named: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> list[list[str]]:
-    """Table rows: a name and its scores."""
-    return [[name, *(score_text(scores, metric) for metric in metrics)] for name, scores in named.items()]
+    """Table rows: a name and its scores, and below them the floor where the scores know it."""
+    rows = [[name, *(score_text(scores, metric) for metric in metrics)] for name, scores in named.items()]
+    floor = next((scores["majority"] for scores in named.values() if "majority" in scores), None)
+    return rows if floor is None else [*rows, ["majority class", share_text(floor), *("" for _ in metrics[1:])]]
 
 
 def size_text(size: float) -> str:

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag
+from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples
 from epigraph.cli.output import print_json, say
 from epigraph.errors import ConfigError, DataError, InputError
 
 if TYPE_CHECKING:
     from epigraph.model import Prediction
+
+EXAMPLES = examples(
+    'epigraph predict routing "my card was swallowed" --min-confidence 0.8',
+    "epigraph predict routing --file new.csv --json > answers.jsonl",
+)
 
 
 def predict(
@@ -41,11 +46,14 @@ def predict(
         raise InputError("both texts and --file were given.", "Give one of them.")
     stored = Library(library).get(prompt)
     split = Task.from_dict(stored.card.task).read_rows(file, need_target=False, strict=strict) if file else None
-    model = open_prompt(stored, base=base, device=device, dtype=dtype, note=lambda _text: None)
+    model = open_prompt(stored, base=base, device=device, dtype=dtype, note=say)
     together = 64 if file or texts or not _is_live() else 1
     rows = split.rows if split is not None else map(_given, texts) if texts else _lines()
-    for fault in split.faults[:5] if split is not None else ():
-        say(f"note: line {fault.line} was skipped: {fault.reason}")
+    if split is not None and split.faults:
+        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in split.faults[:5])
+        say(f"note: {len(split.faults)} rows were skipped: {some}")
+    if not file and not texts and sys.stdin.isatty():
+        say("texts are read from standard input, one a line; Ctrl-D ends")
     for prediction in model.stream(rows, min_confidence=min_confidence, together=together):
         print_json(prediction.json) if json else print(_text(prediction), flush=True)
 
@@ -56,12 +64,17 @@ def _is_live() -> bool:
 
 
 def _lines() -> Iterator[str | Mapping[str, Any]]:
-    for number, line in enumerate(sys.stdin, start=1):
-        if line.strip():
-            try:
-                yield _given(line.rstrip("\r\n"))
-            except DataError as error:
-                raise DataError(f"line {number}: {error.message}", error.hint) from None
+    read = 0
+    try:
+        for line in sys.stdin:
+            read += 1
+            if line.strip():
+                yield _given(line.rstrip("\r\n").removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"standard input is not UTF-8: after line {read} comes the byte 0x{error.object[error.start]:02x}.",
+            "Convert it, for example with iconv -f ISO-8859-1 -t UTF-8, or use --file.",
+        ) from None
 
 
 def _given(text: str) -> str | Mapping[str, Any]:

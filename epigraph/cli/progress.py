@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from epigraph.cli.output import say
 
@@ -20,7 +20,7 @@ class Progress:
         self.name = ""
         self.started = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

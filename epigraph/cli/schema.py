@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
+from epigraph.cli.options import JsonFlag, examples
 from epigraph.cli.output import print_json
 from epigraph.errors import NotFound
 
+EXAMPLES = examples("epigraph schema tune", "epigraph schema library list")
 NUMBER = {"type": "number"}
 TEXT = {"type": "string"}
 INTERVAL = {
@@ -30,7 +32,6 @@ SCORES = {
 
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": required | (optional or {}),
         "required": list(required),
@@ -39,38 +40,63 @@ def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) ->
 
 _MAP = {"type": "object"}
 _TEXTS = {"type": "array", "items": TEXT}
-TUNE = {
+_COUNT = {"type": "integer"}
+_COUNTS = {"type": "array", "items": _COUNT}
+SCORED = {
     "prompt": TEXT,
     "scores": SCORES,
     "hard_prompt": SCORES,
     "cost": _MAP,
     "settings": _MAP,
     "reasons": {"type": "object", "additionalProperties": TEXT},
-    "warnings": _TEXTS,
 }
+TUNE = SCORED | {"warnings": _TEXTS}
+CLASS = {"label": TEXT, "precision": NUMBER, "recall": NUMBER, "f1": NUMBER, "rows": _COUNT}
+ENTRY = {"prompt": TEXT, "aliases": _TEXTS, "problem": TEXT}
+PROBLEM = {"reference": TEXT, "file": TEXT, "message": TEXT}
+PART = {"part": TEXT, "files": _COUNT, "bytes": _COUNT}
+ERROR = _object({"type": TEXT, "message": TEXT, "hint": TEXT})
 SCHEMAS = {
     "tune": _object(TUNE),
     "demo": _object(TUNE | {"predictions": {"type": "array"}, "demo_seconds": NUMBER}, {"few_shot": _MAP}),
-    "evaluate": _object({"prompt": TEXT, "scores": SCORES}, {"per_class": {"type": "array"}, "confusion": _MAP}),
+    "evaluate": _object(
+        SCORED | {"warnings": _TEXTS},
+        {
+            "per_class": {"type": "array", "items": _object(CLASS)},
+            "confusion": _object({"labels": _TEXTS, "counts": {"type": "array", "items": _COUNTS}}),
+        },
+    ),
     "predict": _object(
         {"fields": {"type": "object", "additionalProperties": TEXT}},
         {
             "label": {"type": ["string", "null"]},
             "probabilities": {"type": "object", "additionalProperties": NUMBER},
             "output": TEXT,
+            "abstained": {"type": "boolean"},
         },
     ),
-    "library list": _object({"prompts": {"type": "array", "items": _MAP}}),
-    "library show": _object({"name": TEXT, "version": {"type": "integer"}, "base": _MAP, "task": _MAP, "scores": _MAP}),
-    "library verify": _object({"problems": {"type": "array", "items": _MAP}}),
-    "cache list": _object({"home": TEXT, "parts": {"type": "array", "items": _MAP}}),
-    "error": _object({"error": _object({"type": TEXT, "message": TEXT, "hint": TEXT})}),
+    "library list": _object(
+        {"prompts": {"type": "array", "items": _object(ENTRY, {"kind": TEXT, "base": TEXT, "scores": _MAP})}}
+    ),
+    "library show": _object({"name": TEXT, "version": _COUNT, "base": _MAP, "task": _MAP, "scores": _MAP}),
+    "library promote": _object({"prompt": TEXT, "alias": TEXT}),
+    "library remove": _object({"removed": TEXT}),
+    "library export": _object({"prompt": TEXT, "folder": TEXT}),
+    "library import": _object({"prompt": TEXT}),
+    "library verify": _object({"problems": {"type": "array", "items": _object(PROBLEM)}}, {"error": ERROR}),
+    "cache list": _object({"home": TEXT, "parts": {"type": "array", "items": _object(PART)}}),
+    "cache clear": _object({"cleared": _TEXTS, "bytes": _COUNT}),
+    "error": _object({"error": ERROR}),
 }
 
 
-def schema(command: Annotated[list[str], typer.Argument(help="tune, evaluate, predict, library list, …")]) -> None:
-    """Print the JSON schema of a command's --json output."""
+def schema(
+    command: Annotated[list[str], typer.Argument(help="tune, evaluate, predict, library list, …, or error")],
+    *,
+    json: JsonFlag = False,  # noqa: ARG001 (it never prints anything else)
+) -> None:
+    """Print the JSON schema of what a command prints with --json; predict prints one such object a line."""
     name = " ".join(command)
     if name not in SCHEMAS:
         raise NotFound(f"there is no schema for {name!r}.", f"There are: {', '.join(SCHEMAS)}.")
-    print_json(SCHEMAS[name])
+    print_json({"$schema": "https://json-schema.org/draft/2020-12/schema"} | SCHEMAS[name])

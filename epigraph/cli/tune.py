@@ -1,19 +1,24 @@
 """``epigraph tune``: from a data file to a stored, scored prompt."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, with_settings
-from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, score_text, size_text
+from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
+from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, scores_rows, size_text
 from epigraph.cli.progress import Progress
 from epigraph.config import TuneConfig
-from epigraph.errors import InputError
+from epigraph.errors import InputError, StorageFailed
 
 if TYPE_CHECKING:
     from epigraph.tuning import TuneResult
 
+EXAMPLES = examples(
+    "epigraph tune train.csv --name routing",
+    "epigraph tune task.toml --test test.csv --kind token --length 20 --json",
+)
 TaskArgument = Annotated[str, typer.Argument(help="data file, task TOML, or folder with train.* and maybe test.*")]
 
 
@@ -22,7 +27,9 @@ def tune(
     task: TaskArgument = "",
     *,
     config: TuneConfig,
-    name: Annotated[str, typer.Option("--name", help="name under which the prompt is stored")] = "",
+    name: Annotated[
+        str | None, typer.Option("--name", help="name under which the prompt is stored; by default the task's")
+    ] = None,
     test: Annotated[str, typer.Option("--test", help="test file; without one a hold-out is split off")] = "",
     template: Annotated[
         str, typer.Option("--template", help='text around an example, such as "{text}{prompt}\\nLabel:"')
@@ -34,7 +41,10 @@ def tune(
     library: LibraryFlag = LIBRARY,
     json: JsonFlag = False,
 ) -> None:
-    """Tune a soft prompt on a task, score it beside the best hard prompt, and store it in the library."""
+    """Tune a soft prompt on a task, score it beside the best hard prompt, and store it in the library.
+
+    What is not asked for is chosen, and the reason is printed. Ctrl-C saves, and prints the command that goes on.
+    """
     from epigraph.jobs import TuneJob, resume_job, run_job
 
     if resume is not None:
@@ -60,8 +70,10 @@ def tune(
         try:
             result = run_job(job, listener=progress.moment, stage=progress.stage, started=run_folder.append, note=say)
         except KeyboardInterrupt:
+            raise KeyboardInterrupt(_way_on(run_folder, library)) from None
+        except StorageFailed:
             if run_folder:
-                say(f"\ninterrupted; go on with: epigraph tune --resume {run_folder[0]} --library {library}")
+                say(_way_on(run_folder, library))
             raise
     print_json(result.json) if json else show(result)
 
@@ -71,12 +83,8 @@ def show(result: "TuneResult") -> None:
     for warning in result.warnings:
         say(f"note: {warning}")
     metrics = metrics_in(result.scores)
-    rows = [
-        [f"soft prompt {result.prompt.stored.card.reference}", *(score_text(result.scores, m) for m in metrics)],
-        ["hard prompt", *(score_text(result.hard.json, m) for m in metrics)],
-    ]
-    if "majority" in result.scores:
-        rows.append(["majority class", f"{result.scores['majority']:.3f}", *["" for _ in metrics[1:]]])
+    reference = result.prompt.stored.card.reference
+    rows = scores_rows({f"soft prompt {reference}": result.scores, "hard prompt": result.hard.json}, metrics)
     print_table("", [_rows_of(result.scores), *(METRIC_NAMES[m] for m in metrics)], rows)
     cost = result.cost
     print(
@@ -86,6 +94,14 @@ def show(result: "TuneResult") -> None:
     )
     for key, reason in result.reasons.items():
         print(f"  {key}: {reason}")
+
+
+def _way_on(run_folder: list[Path], library: Path) -> str:
+    """The command that continues a run, if one was begun."""
+    if not run_folder:
+        return ""
+    where = shlex.join([str(run_folder[0]), "--library", str(library)])
+    return f"go on with: epigraph tune --resume {where}"
 
 
 def _rows_of(scores: dict[str, Any]) -> str:

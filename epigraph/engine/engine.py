@@ -51,7 +51,7 @@ class Engine:
         self.base = base
         shape = Shape(base.layers, base.heads, base.head_size, base.hidden)
         folder = home() / "frozen" / f"{base.fingerprint[:16]}-{base.precision.name}"
-        self.store = FrozenStore(shape, folder=folder, budget=budget)
+        self.store = FrozenStore(shape, dtype=base.dtype, folder=folder, budget=budget)
         self.trunk = Trunk(base)
 
     @property
@@ -119,7 +119,7 @@ class Engine:
     def forward(self, rows: Sequence[Encoded], forms: Sequence[Form], tail: Tail, *, capture: bool = False) -> Pass:
         """The own tokens of these rows, prompt and tail included. ``forms`` holds one form a block."""
         lead = rows[0].segments[0]
-        common = all(row.segments[0] == lead for row in rows) and forms[0].length >= 0 and not _depends_on_input(forms[0])
+        common = all(row.segments[0] == lead for row in rows) and not _depends_on_input(forms[0])
         first = forms[:1] if common else ()
         beginning = self._common_beginning(lead, first) if common else None
         n = [beginning.length if beginning else 0] * len(rows) if common else [len(row.segments[0]) for row in rows]

@@ -181,3 +181,12 @@ def test_a_beginning_of_text_token_stands_at_zero_except_before_a_first_prompt()
     first = encoded(base, TEMPLATES["first"])[0]
     assert first.segments[0] == ()
     assert first.segments[1][0] == bos
+
+
+def test_a_row_without_a_beginning_stands_beside_rows_with_one(engine: Engine) -> None:
+    """An empty field before the prompt left nothing to look up in the store, and the batch failed."""
+    rows = encoded(engine.base, TEMPLATES["last"], ["text", "", "more"])
+    forms = make_forms(engine.base, "kv", 1)
+    done = engine.forward(rows, forms, Tail([()] * 3))
+    for b, row in enumerate(rows):
+        torch.testing.assert_close(done.hidden[b, done.stream.ends[b] - 1], plain_states(engine.base, row, forms)[-1], atol=1e-5, rtol=1e-4)

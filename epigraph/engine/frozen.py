@@ -33,6 +33,9 @@ def text_key(ids: Sequence[int]) -> Key:
     return hashlib.blake2b(b",".join(b"%d" % i for i in ids), digest_size=16).digest()
 
 
+EMPTY = text_key(())
+
+
 def default_budget() -> int:
     """Half of the memory that is free now, in bytes."""
     return int(psutil.virtual_memory().available // 2)
@@ -71,7 +74,7 @@ class _Place:
 class FrozenStore:
     """Records by text key, in memory up to ``budget`` bytes and in mapped files under ``folder`` beyond it."""
 
-    def __init__(self, shape: Shape, *, folder: Path, budget: int | None = None) -> None:
+    def __init__(self, shape: Shape, *, dtype: torch.dtype, folder: Path, budget: int | None = None) -> None:
         self.shape = shape
         self.folder = folder
         self.budget = default_budget() if budget is None else budget
@@ -79,6 +82,8 @@ class FrozenStore:
         self.bytes_on_disk = 0
         self._places: dict[Key, _Place] = {}
         self._files: list[Path] = []
+        nothing = torch.zeros(shape.layers, 2, shape.heads, 0, shape.head_size, dtype=dtype)
+        self._empty = Record(nothing, torch.zeros(2, shape.hidden))
 
     def __contains__(self, key: Key) -> bool:
         return key in self._places
@@ -86,11 +91,9 @@ class FrozenStore:
     def __len__(self) -> int:
         return len(self._places)
 
-    def tokens(self, key: Key) -> int:
-        """How many tokens the text of this key has."""
-        return self._places[key].tokens
-
     def __getitem__(self, key: Key) -> Record:
+        if key == EMPTY:
+            return self._empty
         place = self._places[key]
         s = self.shape
         stretch = place.flat[place.start : place.start + s.numbers(place.tokens)]
@@ -153,4 +156,4 @@ class FrozenStore:
 
     def summaries(self, keys: Sequence[Key], device: torch.device) -> Float[Tensor, "B 2 H"]:
         """The last layer's state at each text's last token, and its mean."""
-        return torch.stack([self._places[key].summary for key in keys]).to(device)
+        return torch.stack([self[key].summary for key in keys]).to(device)

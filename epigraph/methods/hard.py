@@ -15,7 +15,7 @@ from epigraph.methods.solver import PromptedBase, text_forms
 from epigraph.tasks.encode import answer_text, render
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
-from epigraph.tasks.template import Template
+from epigraph.tasks.template import Piece, Template
 
 GAP = "\n\n"
 SHOTS = 8
@@ -29,10 +29,20 @@ def instruction_first(engine: Engine, task: Task, output_tokens: int) -> Prompte
 
 def instruction_in_place(engine: Engine, task: Task, output_tokens: int) -> PromptedBase:
     """The instruction where the template has its first ``{prompt}``: behind the row it shares the row's frozen states."""
+    text = _fitted(task.instruction, task.template.segments[0])
     starts = not task.template.segments[0]
-    forms = text_forms(engine, task.instruction + "\n" if starts else "\n" + task.instruction, bos=starts)
     blank = text_forms(engine, "", bos=False) * (task.template.blocks - 1)
-    return PromptedBase(engine, task, forms + blank, bos=not starts, output_tokens=output_tokens)
+    forms = text_forms(engine, text, bos=starts) + blank
+    return PromptedBase(engine, task, forms, bos=not starts, output_tokens=output_tokens)
+
+
+def _fitted(instruction: str, before: Sequence[Piece]) -> str:
+    """The instruction as one writes it after these pieces: on a line of its own, or in brackets behind a word."""
+    if not before:
+        return instruction + "\n"
+    last = before[-1]
+    behind_word = not last.is_field and not last.text[-1:].isspace()
+    return f" ({instruction.rstrip('.')})" if behind_word else "\n" + instruction
 
 
 def few_shot(engine: Engine, task: Task, examples: Sequence[Row], output_tokens: int) -> PromptedBase:

@@ -39,8 +39,6 @@ def not_found(table: Table, texts: list[str], labels: list[str]) -> TaskError:
 
 def _settle(table: Table, text: str, label: str) -> str:
     """The lines of a task TOML that end the doubt."""
-    if plain(label) in OUTPUT:
-        columns = f'[columns] input = "{text}" output = "{label}"'
-    else:
-        columns = f'[columns] text = "{text}" label = "{label}"'
+    field, target = ("input", "output") if plain(label) in OUTPUT else ("text", "label")
+    columns = f'[columns] {field} = "{text}" {target} = "{label}"'
     return f'Say it in a task TOML and give that instead: {columns} and [data] train = "{table.source}".'

@@ -25,7 +25,7 @@ from epigraph.tasks.table import Table, columns_of
 from epigraph.tasks.template import Template
 from epigraph.tasks.verbalizer import check_labels, check_words, make_instruction, make_verbalizer, paired_words
 
-_CUES = {"classification": "Label:", "generation": "Output:"}
+_CUES = {"classification": "Label", "generation": "Output"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +216,14 @@ class Task:
 
 
 def default_template(columns: Columns) -> Template:
-    """Every field on a line of its own, the prompt after the input, the shortest cue."""
+    """Every field on a line of its own and a cue, the prompt before the cue's last token.
+
+    What stands before the prompt is read once; each token after it is paid for at every step. Behind "Label" instead of
+    before it, a step of a `kv` prompt computes one token a row instead of three, at the same accuracy
+    (benchmarks/README.md, "Where the prompt stands").
+    """
     fields = "\n".join(f"{{{name}}}" for name in columns.fields)
-    return Template(f"{fields}{{prompt}}\n{_CUES[columns.kind]}")
+    return Template(f"{fields}\n{_CUES[columns.kind]}{{prompt}}:")
 
 
 def _labels(table: Table, columns: Columns, train: Split, said: Definition) -> dict[str, str]:

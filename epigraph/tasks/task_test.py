@@ -41,7 +41,7 @@ def test_a_data_file(tmp_path):
         False,
         None,
     )
-    assert task.template.text == "{text}{prompt}\nLabel:"
+    assert task.template.text == "{text}\nLabel{prompt}:"
     assert task.labels == {"card": "card", "card_lost": "card lost", "transfer": "transfer"}
     assert task.instruction_generated
     assert task.instruction == "Classify the text. Answer with one of: card, card lost, transfer."
@@ -76,7 +76,7 @@ def test_folders_that_leave_a_doubt(tmp_path):
 def test_two_texts_have_a_line_each(tmp_path):
     path = write_csv(tmp_path / "nli.csv", [("a", "b", i % 2) for i in range(6)], ("Premise", "Hypothesis", "Label"))
     task = Task.from_file(path)
-    assert task.template.text == "{premise}\n{hypothesis}{prompt}\nLabel:"
+    assert task.template.text == "{premise}\n{hypothesis}\nLabel{prompt}:"
     assert task.train.rows[1].fields == {"premise": "a", "hypothesis": "b"}
     assert task.labels == {"0": "0", "1": "1"}
 
@@ -87,7 +87,7 @@ def test_generation_with_references_in_the_test_file_only(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", [{"input": "x", "target": "first", "references": ["first", "second"]}])
     task = Task.from_file(tmp_path)
     assert (task.kind, task.metric, task.labels) == ("generation", "bleu", {})
-    assert task.template.text == "{input}{prompt}\nOutput:"
+    assert task.template.text == "{input}\nOutput{prompt}:"
     assert task.test.rows[0].references == ("first", "second")
     assert task.counts == {}
     assert task.unseen_labels(task.test) == {}
@@ -255,7 +255,7 @@ def test_lists_for_scikit_learn():
     assert task.labels == {"0": "0", "1": "yes", "true": "true"}
     assert [row.target for row in task.train.rows] == ["1", "0", "true"]
     pairs = Task.from_rows([{"premise": "a", "label": "b"}, {"premise": "c", "label": "d"}], ["x", "y"])
-    assert pairs.template.text == "{premise}\n{label}{prompt}\nLabel:"
+    assert pairs.template.text == "{premise}\n{label}\nLabel{prompt}:"
     assert Task.from_rows(["a", "b"], ["x", "y"], template="{message}{prompt}:").train.rows[0].fields == {"message": "a"}
     assert Task.from_rows(["a", "b"], ["x", "y"], kind="generation").labels == {}
     with pytest.raises(TaskError, match="2 texts and 1 targets"):

@@ -10,10 +10,10 @@ from epigraph.prompts import KINDS
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
 
-EXAMPLES_SEEN = 8000
+EXAMPLES_SEEN = 6000
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 40
 LENGTHS = {"classification": 8, "generation": 16}
-BATCHES = ((200, 16), (600, 32), (math.inf, 64))
+BATCHES = ((200, 16), (2000, 32), (math.inf, 64))
 
 
 @dataclass(frozen=True, kw_only=True)

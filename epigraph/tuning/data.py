@@ -10,6 +10,7 @@ from epigraph.tasks.split import split_validation
 from epigraph.tasks.task import Task
 
 FEWEST_ROWS = 4
+MOST_VALIDATION_ROWS = 500  # beyond that a better choice is not worth the rows and the time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ def divide(task: Task, config: TuneConfig) -> Parts:
     else:
         rest, final, _ = split_validation(rows, share=config.holdout, seed=config.seed, labels=labels)
         split = "holdout"
-    train, validation, alone = split_validation(rest, share=config.validation, seed=config.seed + 1, labels=labels)
+    share = min(config.validation, MOST_VALIDATION_ROWS / len(rest))
+    train, validation, alone = split_validation(rest, share=share, seed=config.seed + 1, labels=labels)
     if not validation:
         validation = train  # nothing can be spared: said below
     if not final:

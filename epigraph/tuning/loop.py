@@ -75,8 +75,8 @@ class Loop:
     def resume(self) -> None:
         """Take the state on disk."""
         assert self.state_file is not None
-        self._return_to(load_state(self.state_file))
-        self.last_good = self.state.copy()
+        state, self.last_good = load_state(self.state_file)
+        self._return_to(state)
 
     def run(self) -> State:
         """Tune to the end and leave the best parameters in the prompt. On Ctrl-C the state is saved first."""
@@ -108,9 +108,9 @@ class Loop:
         after.moments = self.optimiser.state()
         watched = self._watch(after) if after.step % self.steps_an_epoch == 0 else None
         after.train_seconds += time.monotonic() - started
-        self.state = after  # from here on a save holds this step
         if watched is not None:
             self.last_good = after.copy()
+        self.state = after  # from here on a save holds this step
         if watched is not None or time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS:
             self._save()
         self._tell(value, watched)
@@ -149,7 +149,7 @@ class Loop:
 
     def _save(self) -> None:
         if self.state_file is not None:
-            save_state(self.state_file, self.state)
+            save_state(self.state_file, self.state, self.last_good)
         self.saved_at = time.monotonic()
 
     def _tell(self, loss: float, watched: Watched | None, note: str = "") -> None:

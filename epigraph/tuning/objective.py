@@ -6,7 +6,7 @@ generation       loss: mean over answer tokens of −log p(token)        watched
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ class Watched:
     minus_loss: float
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What the loop asks: lengths for the order, the loss of some training rows, the watched score of a prompt."""
 

@@ -1,6 +1,6 @@
 """The run folder: what a tuning needs to be continued by another process, and what it reported.
 
-run.toml        choices, task, data with hashes, base, dtype, threads: written before the first step, obeyed on resume
+run.toml        data with hashes, task, choices, base, dtype, threads: written before the first step, obeyed on resume
 metrics.jsonl   one line a validation
 state.safetensors   where it stands
 """
@@ -9,14 +9,16 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epigraph.config import read_toml, without_none, write_toml
 from epigraph.errors import ConfigError, NotFound, StorageFailed
+from epigraph.tasks.row import Row
 from epigraph.tuning.loop import Moment
 
 DESCRIPTION, METRICS, STATE = "run.toml", "metrics.jsonl", "state.safetensors"
@@ -36,9 +38,14 @@ class Run:
             folder.mkdir(parents=True)
             write_toml(folder / DESCRIPTION, description)
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise StorageFailed(
-                f"the run folder {folder} could not be written: {error.strerror or error}.", "Pass --library."
+                f"the run folder {folder} could not be written: {error.strerror or error}.",
+                "Pass --library with a folder that you may write to and that has room.",
             ) from error
+        except BaseException:  # Ctrl-C: a folder without its description is no run
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return cls(folder)
 
     @classmethod
@@ -66,25 +73,43 @@ class Run:
     def record(self, moment: Moment) -> None:
         """Append a validation (or a note) to the metrics."""
         values = {k: v for k, v in moment.__dict__.items() if v is not None and v != ""}
-        with self.metrics_file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(values) + os.linesep)
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(values) + os.linesep)
+        except OSError as error:
+            raise StorageFailed(
+                f"the measurements of the run could not be written to {self.metrics_file}: {error.strerror or error}.",
+                "Free disk space and resume.",
+            ) from error
 
     def check_unchanged(self, now: Mapping[str, Any]) -> None:
-        """Raise ConfigError if what the run depends on is no longer what it was."""
+        """Raise ConfigError, naming what, if something that the run depends on is no longer what it was."""
         then = self.description
-        for part, value in without_none(now).items():
-            if then.get(part) != value:
-                raise ConfigError(
-                    f"run {self.folder} cannot be resumed: its {part} was {_short(then.get(part))} and is now {_short(value)}.",
-                    "Bring back what it was, or tune again.",
-                )
+        found = {part: _differences(then.get(part), value, part) for part, value in without_none(now).items()}
+        changed = [change for changes in found.values() for change in changes]
+        if changed:
+            raise ConfigError(
+                f"run {self.folder} cannot be resumed: since it was begun, {changed[0]}.",
+                "Bring back what it was, or tune again.",
+            )
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def rows_hash(rows: Iterable[Row]) -> str:
+    """sha256 of what rows say, whatever file they come from."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([dict(row.fields), row.target, row.references]).encode())
+    return digest.hexdigest()
+
+
+def _differences(then: object, now: object, name: str) -> list[str]:
+    """Every value that differs, by its path: "data.train: … is now …"."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*then, *now])
+        return [change for key in keys for change in _differences(then.get(key), now.get(key), f"{name}.{key}")]
+    return [] if then == now else [f"its {name}, {_short(then)}, became {_short(now)}"]
 
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+    return text if len(text) <= 100 else text[:100] + "…"

@@ -26,7 +26,7 @@ from epigraph.tuning.data import Parts, divide
 from epigraph.tuning.loop import Listener, Loop, Moment
 from epigraph.tuning.objective import make_objective
 from epigraph.tuning.result import TunedPrompt, TuneResult
-from epigraph.tuning.run import Run
+from epigraph.tuning.run import Run, rows_hash
 from epigraph.tuning.start import FormsOf, make_prompt
 from epigraph.tuning.state import State
 
@@ -45,7 +45,6 @@ class Surroundings:
     started: Callable[[Run], None] = lambda _run: None
     forms_of: FormsOf | None = None
     source: Sequence[str] = ()
-    data_hashes: Sequence[str] = ()
 
 
 def tune(
@@ -67,9 +66,6 @@ def tune(
     parts = divide(task, config)
     choices = choose(config, task, len(parts.train))
     engine = engine or Engine(base)
-    run = _run(base, config, choices, around, name)
-    if run is not None:
-        around.started(run)
     prompt = make_prompt(
         engine,
         choices.task,
@@ -81,6 +77,9 @@ def tune(
     )
     output_tokens = _output_tokens(base, choices.task, parts.train)
     solver = PromptedBase(engine, choices.task, prompt.fold(), output_tokens=output_tokens)
+    run = _run(base, config, choices, around, name)  # nothing is written before all that can be checked is
+    if run is not None:
+        around.started(run)
     frozen_seconds = _freeze(engine, solver, parts, around)
     state = _loop(solver, prompt, parts, choices, run, around)
     return _finish(
@@ -120,10 +119,11 @@ class Made:
 def _run(base: Base, config: TuneConfig, choices: Choices, around: Surroundings, name: str) -> Run | None:
     """The run folder to write or, on resume, the one to obey."""
     depends = {
+        "data": {"source": list(around.source), **_rows_of(choices.task)},
+        "task": choices.task.to_dict(),
         "settings": choices.to_dict(),
         "base": {"fingerprint": base.fingerprint, "dtype": base.precision.name, "device": base.device.type},
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
-        "data": {"source": list(around.source), "sha256": list(around.data_hashes)},
     }
     if around.resume is not None:
         run = Run.open(around.resume)
@@ -131,8 +131,18 @@ def _run(base: Base, config: TuneConfig, choices: Choices, around: Surroundings,
         return run
     if around.runs is None:
         return None
-    asked = {"name": name, "base_name": base.name, "config": config.to_dict(), "task": choices.task.to_dict()}
+    asked = {"name": name, "base_name": str(base.path or base.name), "config": config.to_dict()}
     return Run.create(around.runs, name, depends | asked | {"reasons": dict(choices.reasons)})
+
+
+def _rows_of(task: Task) -> dict[str, str]:
+    """What the data says, so that a resumed tuning learns the same: "60 rows of train.csv, sha256 …" for each part."""
+    parts = {"train": task.train, "test": task.test}
+    return {
+        part: f"{len(split.rows)} rows of {Path(split.source).name}, sha256 {rows_hash(split.rows)[:16]}"
+        for part, split in parts.items()
+        if split is not None
+    }
 
 
 def _freeze(engine: Engine, solver: PromptedBase, parts: Parts, around: Surroundings) -> float:
@@ -231,7 +241,8 @@ def _cost(made: Made, forms: Sequence[Form], seconds: float, flops: int) -> dict
 
 def _stop_reason(made: Made) -> str:
     state, steps = made.state, made.state.step
-    best = f"best {made.choices.task.metric} {state.best_score:.3f} on {len(made.parts.validation)} validation rows at step {state.best_step}"
+    metric, rows = made.choices.task.metric, len(made.parts.validation)
+    best = f"best {metric} {state.best_score:.3f} on {rows} validation rows at step {state.best_step}"
     halved = f"; the rate was halved {state.rollbacks} times after a loss that was not finite" if state.rollbacks else ""
     ended = f"no gain in {made.choices.loop.patience} validations" if state.stopped else "all epochs done"
     return f"{ended} after {steps} steps; {best}{halved}"

@@ -1,13 +1,15 @@
 """The state of a tuning on disk: one safetensors file, replaced whole, so that a kill at any moment leaves a good one.
 
-start.* current.* best.*   the prompt's parameters        moments.*   the optimiser's        header   step, scores, rate scale
+current.* best.*   the prompt's parameters        moments.*   the optimiser's        header   step, scores, rate scale
+good.*             the same of the last validation, to which a loss that is not finite goes back
 """
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -43,12 +45,13 @@ class State:
 
 
 TENSORS = ("current", "moments", "best")
+GOOD = "good."
 
 
-def save_state(path: Path, state: State) -> None:
-    """Write the state beside its old version and swap them."""
-    tensors = {f"{part}.{name}": t.contiguous() for part in TENSORS for name, t in getattr(state, part).items()}
-    numbers = {k: v for k, v in asdict(_without_tensors(state)).items() if k not in TENSORS}
+def save_state(path: Path, state: State, good: State) -> None:
+    """Write the state, and the one to roll back to, beside their old version and swap them."""
+    tensors = {name: t.clone() for name, t in (_tensors(state, "") | _tensors(good, GOOD)).items()}  # both may share some
+    numbers = {"state": _numbers(state), "good": _numbers(good)}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, partial, metadata={HEADER: json.dumps(numbers)})
@@ -62,24 +65,33 @@ def save_state(path: Path, state: State) -> None:
         ) from error
 
 
-def load_state(path: Path) -> State:
-    """Read a state; NotFound or Corrupt."""
+def load_state(path: Path) -> tuple[State, State]:
+    """Read a state and the one to roll back to; NotFound or Corrupt."""
     if not path.exists():
         raise NotFound(f"{path.parent} holds no state to resume from.", "Tune again without --resume.")
     try:
         with safe_open(path, framework="pt") as opened:
             numbers = json.loads((opened.metadata() or {})[HEADER])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        return _state(numbers["state"], tensors, ""), _state(numbers["good"], tensors, GOOD)
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise Corrupt(f"the state of the run at {path} cannot be read: {error}.", "Tune again without --resume.") from error
+
+
+def _state(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str) -> State:
     state = State(**numbers, current={})
     for part in TENSORS:
-        setattr(state, part, {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")})
+        begin = f"{prefix}{part}."
+        setattr(state, part, {n.removeprefix(begin): t for n, t in tensors.items() if n.startswith(begin)})
     return state
 
 
-def _without_tensors(state: State) -> State:
-    return State(**{**state.__dict__, **{part: {} for part in TENSORS}})
+def _tensors(state: State, prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{part}.{name}": t for part in TENSORS for name, t in getattr(state, part).items()}
+
+
+def _numbers(state: State) -> dict[str, Any]:
+    return {name: value for name, value in state.__dict__.items() if name not in TENSORS}
 
 
 def _cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
