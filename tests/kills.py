@@ -5,6 +5,7 @@
 The first kills come at random moments, the others at chosen calls of fsync: the last ones are those that store the prompt.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -26,8 +27,10 @@ def main(work: Path, base: str, data: str) -> None:
     torch.set_num_threads(1)
     tune = ["tune", data, "--name", "killed", "--base", base, "--dtype", "float32", "--epochs", "3", "--batch", "8"]
     tune += ["--rate", "0.3"]
+    with contextlib.redirect_stdout(sys.stderr):
+        run([*tune, "--library", str(work / "warm")])  # everything is imported, here and so in every fork
     calls = work / "calls"
-    in_fork(tune, work / "whole", before=lambda: count_fsyncs(calls))  # warms the caches too
+    in_fork(tune, work / "whole", before=lambda: count_fsyncs(calls))
     started = time.monotonic()
     in_fork(tune, work / "whole")
     seconds = time.monotonic() - started

@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from epigraph.cli.options import JsonFlag, examples, show_help
+from epigraph.cli.options import JsonFlag, examples
 from epigraph.cli.output import print_json, print_table, say, size_text
 from epigraph.errors import InputError
 
 app = typer.Typer(
     help="What is kept in $EPIGRAPH_HOME (by default ~/.cache/epigraph) so that it is computed or fetched once.",
-    invoke_without_command=True,
-    callback=show_help,
+    no_args_is_help=True,
     epilog=examples("epigraph cache list", "epigraph cache clear frozen"),
 )
 

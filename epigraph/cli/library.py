@@ -6,14 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, JsonFlag, LibraryFlag, examples, show_help
+from epigraph.cli.options import LIBRARY, BaseFlag, JsonFlag, LibraryFlag, examples
 from epigraph.cli.output import METRIC_NAMES, metrics_in, print_error, print_json, print_table, say, score_text
 from epigraph.errors import InputError
 
 app = typer.Typer(
     help="The named, versioned, finished prompts in library/ (or --library, or $EPIGRAPH_LIBRARY).",
-    invoke_without_command=True,
-    callback=show_help,
+    no_args_is_help=True,
     epilog=examples("epigraph library list", "epigraph library promote routing@3 prod"),
 )
 Prompt = Annotated[str, typer.Argument(help="a stored prompt: routing, routing@3 or routing@prod")]
@@ -39,7 +38,7 @@ def list_prompts(*, library: LibraryFlag = LIBRARY, json: JsonFlag = False) -> N
     for e in entries:
         metric = next(iter(metrics_in(e.card.scores)), "") if e.card else ""
         score = f"{METRIC_NAMES[metric]} {score_text(e.card.scores, metric)}" if metric else "-"
-        base = e.card.base.name if e.card else ""
+        base = Path(e.card.base.name).name if e.card else ""
         rows.append([f"{e.name}@{e.version}", ", ".join(e.aliases), e.card.kind if e.card else "", base, e.problem or score])
     print_table("", ["prompt", "aliases", "kind", "base", "score"], rows)
 
@@ -92,7 +91,10 @@ def promote(
     )
 
 
-@app.command(epilog=examples("epigraph library verify", "epigraph library verify routing@3 --json"))
+@app.command(
+    short_help="Check every file against its hash.",
+    epilog=examples("epigraph library verify", "epigraph library verify routing@3 --json"),
+)
 def verify(
     prompt: Annotated[str, typer.Argument(help="a stored prompt; none: all")] = "",
     *,
@@ -117,6 +119,7 @@ def verify(
 
 @app.command(
     "export",
+    short_help="Copy a prompt out, or write it as a PEFT adapter.",
     epilog=examples("epigraph library export routing shared/routing", "epigraph library export routing ada --format peft"),
 )
 def export_prompt(
@@ -142,6 +145,7 @@ def export_prompt(
 
 @app.command(
     "import",
+    short_help="Take in a prompt's folder, or a PEFT adapter.",
     epilog=examples(
         "epigraph library import shared/routing --name routing",
         "epigraph library import peft-adapter --name routing --task train.csv --base my-model",

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from epigraph.cli import cache, demo, evaluate, library, predict, schema, tune
-from epigraph.cli.options import examples, show_help
+from epigraph.cli.options import examples
 from epigraph.cli.output import print_error, print_stop
 from epigraph.errors import EpigraphError
 
@@ -39,20 +39,25 @@ INTERRUPTED = 130
 DISK = {errno.ENOSPC: "full", errno.EDQUOT: "full (quota)", errno.EROFS: "read-only"}
 
 
-@app.callback(
-    invoke_without_command=True,
-    epilog=examples("epigraph demo", "epigraph tune train.csv --name routing", 'epigraph predict routing "a new text"'),
-)
-def root(
-    context: typer.Context, *, version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False
-) -> None:
-    """Specialise a frozen language model with a few learned vectors: tune, score, keep, use."""
-    if version:
+def show_version(asked: bool) -> bool:
+    """What --version does."""
+    if asked:
         from epigraph.library.card import package_version
 
         print(f"epigraph {package_version()}")
         raise typer.Exit
-    show_help(context)
+    return asked
+
+
+Version = typer.Option("--version", help="print the version and exit", callback=show_version, is_eager=True)
+
+
+@app.callback(
+    no_args_is_help=True,
+    epilog=examples("epigraph demo", "epigraph tune train.csv --name routing", 'epigraph predict routing "a new text"'),
+)
+def root(*, version: Annotated[bool, Version] = False) -> None:
+    """Specialise a frozen language model with a few learned vectors: tune, score, keep, use."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -76,6 +81,9 @@ def run(arguments: list[str]) -> int:
         print_error(type(error).__name__, error.message, error.hint, as_json)
         return 2
     except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
+            print(error.format_message())
+            return 0
         print_error("UsageError", _refusal(error, arguments), _way_out(error), as_json)
         return 2
     except (KeyboardInterrupt, typer.Abort) as stop:

@@ -28,12 +28,6 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def show_help(context: typer.Context) -> None:
-    """What a group does when no command of it is named."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
 def with_settings(config: type[TuneConfig]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one flag for each field of ``config``; it receives the finished config as ``config``."""
 

@@ -18,10 +18,11 @@ from epigraph.engine import attention
 from epigraph.engine.attention import Blocks, Past, Shared
 from epigraph.engine.building import Progress, build
 from epigraph.engine.frozen import FrozenStore, Shape, text_key
+from epigraph.engine.selftest import check_base
 from epigraph.engine.stream import Item, Stream, Tail, lay_out
 from epigraph.engine.tree import Tree
 from epigraph.engine.trunk import Trunk, stack_captured
-from epigraph.errors import TaskError
+from epigraph.errors import TaskError, Unsupported
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.tasks.encode import Encoded
 
@@ -49,10 +50,11 @@ class Engine:
         attention.register()
         base.model.set_attn_implementation(attention.NAME)
         self.base = base
-        shape = Shape(base.layers, base.heads, base.head_size, base.hidden)
+        shape = _shape(base)
         folder = home() / "frozen" / f"{base.fingerprint[:16]}-{base.precision.name}"
         self.store = FrozenStore(shape, dtype=base.dtype, folder=folder, budget=budget)
         self.trunk = Trunk(base)
+        check_base(self)
 
     @property
     def flops(self) -> int:
@@ -258,6 +260,16 @@ class Engine:
             batch.append(i)
         if batch:
             yield batch
+
+
+def _shape(base: Base) -> Shape:
+    try:
+        return Shape(base.layers, base.heads, base.head_size, base.hidden)
+    except AttributeError:
+        raise Unsupported(
+            f"base {base.name} (architecture {base.config.model_type}) cannot be served: it has no attention heads.",
+            "Choose a causal transformer, such as Llama, Qwen, Mistral, Gemma or GPT-2.",
+        ) from None
 
 
 def own_tokens(row: Encoded) -> int:
