@@ -5,7 +5,8 @@
     python benchmarks/main_job.py gen_e2e --rows 1000 --tests 100 --seeds 1 --few-shot
 
 The first ``rows`` training rows after a seeded shuffle (the shuffle's seed is the tuning's seed), the whole test set unless
-``--tests`` is given. Seconds are those of ``tune`` until the prompt is there; scoring is not in them. Later seeds find some of their texts read already: the first seed is a first run.
+``--tests`` is given. Seconds are those of ``tune`` until the prompt is there; scoring is not in them. Later seeds find some of their texts read already: the first seed is a
+first run.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> None:
 def one(engine: epigraph.Engine, name: str, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
     """One tuning on one set."""
     folder = Path(os.environ["EPIGRAPH_DATA"]) / name
-    task = epigraph.Task.from_file(folder)
+    task = epigraph.Task.from_file(folder, template=asked.template)
     assert task.test is not None
     tests = task.test.rows if asked.tests is None else tuple(head(task.test.rows, asked.tests, seed=0))
     task = replace(task, train=Split(rows=tuple(head(task.train.rows, asked.rows, seed=seed))), test=Split(rows=tests))
@@ -79,7 +80,9 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
     values = [r["scores"][metric]["value"] for r in rows]
     seconds = [r["cost"]["seconds"] for r in rows]
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    print(f"{name}: {metric} {statistics.mean(values):.4f}{spread} over {len(values)} seeds; {statistics.median(seconds):.0f} s")
+    print(
+        f"{name}: {metric} {statistics.mean(values):.4f}{spread} over {len(values)} seeds; {statistics.median(seconds):.0f} s"
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -91,6 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--few-shot", action="store_true")
+    parser.add_argument("--template", type=lambda text: text.replace("\\n", "\n"))
     parser.add_argument("--config", default="{}", help="TuneConfig fields as JSON, for trying other settings")
     return parser.parse_args()
 

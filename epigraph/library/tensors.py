@@ -18,9 +18,19 @@ _PICKLES = (b"PK", b"\x80\x01", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x0
 
 
 def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The tensors as a safetensors file, in fp32."""
+    """The tensors as a safetensors file, in fp32; equal tensors and metadata give equal bytes."""
     plain = {name: tensor.detach().to("cpu", torch.float32).contiguous().clone() for name, tensor in tensors.items()}
-    return save(plain, dict(metadata))
+    return _in_order(save(plain, dict(metadata)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata in order: safetensors writes the keys in a random one."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def refuse_pickle(content: bytes, where: str) -> None:

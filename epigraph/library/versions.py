@@ -11,6 +11,7 @@ import errno
 import re
 import shutil
 import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,19 +43,24 @@ def versions(home: Path) -> list[int]:
 
 def claim(stage: Path, home: Path, card: Card) -> Card:
     """Rename a finished stage to the next free number; where another writer was faster, to the one after."""
-    while True:
-        home.mkdir(exist_ok=True)
-        numbered = write_card(stage, replace(card, version=max(taken(home), default=0) + 1))
-        sync_folder(stage)
-        try:
-            stage.rename(home / str(numbered.version))
-        except OSError as fault:
-            if fault.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-        else:
-            sync_folder(home)
-            sync_folder(home.parent)
-            return numbered
+    try:
+        while True:
+            home.mkdir(exist_ok=True)
+            numbered = write_card(stage, replace(card, version=max(taken(home), default=0) + 1))
+            sync_folder(stage)
+            try:
+                stage.rename(home / str(numbered.version))
+            except OSError as fault:
+                home_gone = fault.errno == errno.ENOENT and stage.exists()  # a writer that failed took it away
+                if fault.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not home_gone:
+                    raise
+            else:
+                sync_folder(home)
+                sync_folder(home.parent)
+                return numbered
+    finally:
+        with suppress(OSError):
+            home.rmdir()  # a name without a version is left behind by nobody: this fails where there is one
 
 
 def bury(folder: Path) -> None:

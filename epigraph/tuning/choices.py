@@ -10,8 +10,8 @@ from epigraph.prompts import KINDS
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
 
-EXAMPLES_SEEN = 6000
-FEWEST_EPOCHS, MOST_EPOCHS = 4, 40
+EXAMPLES_SEEN = {"classification": 6000, "generation": 2500}
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "generation": 16}
 BATCHES = ((200, 16), (2000, 32), (math.inf, 64))
 
@@ -44,13 +44,13 @@ def choose(config: TuneConfig, task: Task, rows: int) -> Choices:
     _check_something_follows(placed)
     length = config.length or LENGTHS[task.kind]
     batch = config.batch or _batch(rows, task)
-    epochs = config.epochs or _epochs(rows)
+    epochs = config.epochs or _epochs(rows, task)
     if config.length is None:
         reasons["length"] = f"{length} vectors a block: the default for {task.kind}"
     if config.batch is None:
         reasons["batch"] = f"{batch} examples a step for {rows} training rows"
     if config.epochs is None:
-        reasons["epochs"] = f"at most {epochs}: {EXAMPLES_SEEN:,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
+        reasons["epochs"] = f"at most {epochs}: {EXAMPLES_SEEN[task.kind]:,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
     if config.rate is None:
         reasons["rate"] = f"the default of {kind}, in units of the start's rms"
     if not config.place and not config.portable:
@@ -80,8 +80,8 @@ def _batch(rows: int, task: Task) -> int:
     return next(batch for most, batch in BATCHES if rows <= most)
 
 
-def _epochs(rows: int) -> int:
-    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(EXAMPLES_SEEN / max(1, rows))))
+def _epochs(rows: int, task: Task) -> int:
+    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(EXAMPLES_SEEN[task.kind] / max(1, rows))))
 
 
 def _check_something_follows(task: Task) -> None:

@@ -14,6 +14,7 @@ from epigraph.base import Base
 from epigraph.config import TuneConfig
 from epigraph.cost import Meter, peak_memory
 from epigraph.engine import Engine
+from epigraph.errors import ConfigError
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Lineage, StoredPrompt
 from epigraph.methods import PromptedBase, best_zero_shot
@@ -65,6 +66,7 @@ def tune(
     meter = Meter()
     parts = divide(task, config)
     choices = choose(config, task, len(parts.train))
+    _check_length(base, choices)
     engine = engine or Engine(base)
     prompt = make_prompt(
         engine,
@@ -97,6 +99,16 @@ def tune(
             name=name,
         )
     )
+
+
+def _check_length(base: Base, choices: Choices) -> None:
+    """Before the start is computed: many vectors take long, and learned positions end with the context."""
+    asked = choices.length * choices.task.template.blocks
+    if asked >= base.context:
+        raise ConfigError(
+            f"a prompt of {asked} vectors leaves no room: {base.name} reads {base.context} tokens.",
+            "Ask for a smaller --length.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
