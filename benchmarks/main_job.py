@@ -5,8 +5,8 @@
     python benchmarks/main_job.py gen_e2e --rows 1000 --tests 100 --seeds 1 --few-shot
 
 The first ``rows`` training rows after a seeded shuffle (the shuffle's seed is the tuning's seed), the whole test set unless
-``--tests`` is given. Seconds are those of ``tune`` until the prompt is there; scoring is not in them. Later seeds find some of their texts read already: the first seed is a
-first run.
+``--tests`` is given. Seconds are those of ``tune`` until the prompt is there; scoring is not in them. Later seeds find some of
+their texts read already: the first seed is a first run.
 """
 
 import argparse

@@ -5,7 +5,6 @@
 One engine a base is shared by all classifiers of a process, so the folds of a cross-validation read each text once.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +27,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Tunes a soft prompt on texts and labels.
 
     ``base`` is a ``Base``, a folder or a name. The other parameters are those of ``TuneConfig``; ``labels`` maps labels to
-    the words the base says for them. X is a sequence of texts, or of mappings from field names to texts.
+    the words the base says for them. X is a sequence, array or data frame of texts, or of mappings from field names to texts; y one of labels.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.instruction = instruction
         self.labels = labels
 
-    def fit(self, X: Sequence[Any], y: Sequence[Any]) -> "PromptClassifier":
+    def fit(self, X: Any, y: Any) -> "PromptClassifier":
         """Tune on all rows but those kept for validation."""
         self.classes_ = np.unique(np.asarray(y))
         words = {str(cell_text(label)): text for label, text in (self.labels or {}).items()}
@@ -87,12 +86,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._model = result.model
         return self
 
-    def predict(self, X: Sequence[Any]) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of every row."""
+        check_is_fitted(self, "prompt_")
         found: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
         return found
 
-    def predict_proba(self, X: Sequence[Any]) -> np.ndarray:
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities in the order of ``classes_``."""
         check_is_fitted(self, "prompt_")
         names = [str(cell_text(label)) for label in self.classes_]
@@ -129,7 +129,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         write_prompt(Path(folder), stored.forms, stored.card)
 
 
-def _rows(X: Sequence[Any]) -> list[Any]:
+def _rows(X: Any) -> list[Any]:
     """Texts or mappings; a column of a data frame or an array of one column is taken as texts."""
     if hasattr(X, "to_dict") and hasattr(X, "columns"):
         return [{str(k): str(v) for k, v in record.items()} for record in X.to_dict("records")]

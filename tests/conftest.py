@@ -103,15 +103,25 @@ def learns() -> list[str]:
 def make_csv(tmp_path: Path) -> MakeCsv:
     """Write a csv file of a seeded, easily separable task: ``make_csv("train.csv", rows=60)``."""
 
-    def make(
-        name: str = "train.csv", *, rows: int = 60, seed: int = 0, labels: Sequence[str] = ("animal", "metal")
-    ) -> Path:
-        return write_rows(tmp_path / name, toy_rows(rows, seed=seed, labels=labels))
+    def make(name: str = "train.csv", *, rows: int = 60, seed: int = 0, labels: Sequence[str] = ("animal", "metal")) -> Path:
+        return write_rows(tmp_path / name, draw_rows(rows, seed=seed, labels=labels))
 
     return make
 
 
-def toy_rows(rows: int, *, seed: int = 0, labels: Sequence[str] = ("animal", "metal")) -> list[tuple[str, str]]:
+@pytest.fixture(scope="session")
+def toy_rows() -> Callable[..., list[tuple[str, str]]]:
+    """The same task as texts and labels: ``toy_rows(60, labels=[…])``."""
+    return draw_rows
+
+
+@pytest.fixture(scope="session")
+def write_csv() -> Callable[..., Path]:
+    """Write texts and labels: ``write_csv(path, rows)``."""
+    return write_rows
+
+
+def draw_rows(rows: int, *, seed: int = 0, labels: Sequence[str] = ("animal", "metal")) -> list[tuple[str, str]]:
     """Texts of three words, all of their label's mark: "aa a aaaa" is an animal. Labels come in turn."""
     draw = random.Random(seed)
     return [

@@ -48,7 +48,9 @@ def test_engine_equals_the_plain_concatenation(base: epigraph.Base) -> None:
     shape = (base.layers, base.heads, 4, base.head_size)
     forms = [KeyValue(torch.randn(shape), torch.randn(shape))]
     cue = tuple(base.tokenize("\nLabel:"))
-    rows = [Encoded((tuple(base.tokenize(text)), cue)) for text in ("a fine film", "dull, long and far too pleased with itself")]
+    rows = [
+        Encoded((tuple(base.tokenize(text)), cue)) for text in ("a fine film", "dull, long and far too pleased with itself")
+    ]
     with torch.no_grad():
         done = engine.forward(rows, forms, Tail([()] * 2))
         for b, row in enumerate(rows):

@@ -167,7 +167,9 @@ def test_changed_data_behind_a_task_toml_is_refused(
     assert "data.train" in answer.json["error"]["message"]
     make_csv(rows=40)
     toml.write_text('instruction = "Whichever?"\n[data]\ntrain = "train.csv"\n')
-    assert "task.instruction, Which?, became Whichever?" in cli("tune", "--resume", folder, "--json").json["error"]["message"]
+    assert (
+        "task.instruction, Which?, became Whichever?" in cli("tune", "--resume", folder, "--json").json["error"]["message"]
+    )
     toml.write_text('instruction = "Which?"\n[data]\ntrain = "train.csv"\n')
     assert cli("tune", "--resume", folder, "--json").json["prompt"] == "routing@1"
 

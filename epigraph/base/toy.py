@@ -10,7 +10,7 @@ import torch
 from epigraph.base.base import Base
 from epigraph.base.load import wrap_model
 
-ARCHITECTURES = ("llama", "qwen3", "gemma3", "gemma2", "mistral", "gpt2", "gpt_neox", "opt", "phi3", "cohere", "granite")
+ARCHITECTURES = ("llama", "qwen3", "gemma3", "mistral", "gpt2", "gpt_neox", "gemma2", "opt", "phi3", "cohere", "granite")
 END = 256
 BOS = 257
 VOCABULARY = 260

@@ -63,7 +63,9 @@ def rouge_l_rows(outputs: Sequence[str], references: Sequence[Sequence[str]]) ->
     _check(outputs, references)
     scorer = RougeScorer(["rougeL"], tokenizer=_Tokenizer())
     pairs = zip(outputs, references, strict=True)
-    return np.array([max(scorer.score(r, output)["rougeL"].fmeasure for r in row) for output, row in pairs], dtype=np.float64)
+    return np.array(
+        [max(scorer.score(r, output)["rougeL"].fmeasure for r in row) for output, row in pairs], dtype=np.float64
+    )
 
 
 def bleu_metric(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Metric:

@@ -68,7 +68,9 @@ def test_the_beginning_token_stands_before_the_first_text() -> None:
     assert later.segments == ((7, *b"x"), (*b":",))
 
 
-@pytest.mark.parametrize(("template", "expected"), [("{a}{prompt}:", " yes"), ("{a}{prompt}: ", "yes"), ("{prompt}{a}", " yes")])
+@pytest.mark.parametrize(
+    ("template", "expected"), [("{a}{prompt}:", " yes"), ("{a}{prompt}: ", "yes"), ("{prompt}{a}", " yes")]
+)
 def test_an_answer_follows_after_one_space(template: str, expected: str) -> None:
     assert answer_text(Template(template), "yes") == expected
 

@@ -47,7 +47,9 @@ def test_every_label_is_told_from_every_other_by_its_decisions(sequences: list[t
 @given(LABELS)
 def test_probabilities_sum_to_one_whatever_the_local_ones(sequences: list[tuple[int, ...]]) -> None:
     trie = build(sequences)
-    local = {(node, token): 1 / len(trie.nodes[node].children) for node in trie.branching for token in trie.nodes[node].children}
+    local = {
+        (node, token): 1 / len(trie.nodes[node].children) for node in trie.branching for token in trie.nodes[node].children
+    }
     total = 0.0
     for label in range(len(sequences)):
         product = 1.0

@@ -50,7 +50,9 @@ def choose(config: TuneConfig, task: Task, rows: int) -> Choices:
     if config.batch is None:
         reasons["batch"] = f"{batch} examples a step for {rows} training rows"
     if config.epochs is None:
-        reasons["epochs"] = f"at most {epochs}: {EXAMPLES_SEEN[task.kind]:,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
+        reasons["epochs"] = (
+            f"at most {epochs}: {EXAMPLES_SEEN[task.kind]:,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
+        )
     if config.rate is None:
         reasons["rate"] = f"the default of {kind}, in units of the start's rms"
     if not config.place and not config.portable:

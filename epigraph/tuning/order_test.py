@@ -7,7 +7,9 @@ from epigraph.tuning.order import epoch_batches
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=300), st.integers(1, 40), st.integers(0, 5), st.integers(0, 5))
-def test_every_row_is_seen_once_in_the_promised_number_of_batches(lengths: list[int], batch: int, seed: int, epoch: int) -> None:
+def test_every_row_is_seen_once_in_the_promised_number_of_batches(
+    lengths: list[int], batch: int, seed: int, epoch: int
+) -> None:
     batches = epoch_batches(lengths, batch=batch, seed=seed, epoch=epoch)
     assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
     assert len(batches) == -(-len(lengths) // batch)
