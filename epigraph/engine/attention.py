@@ -3,11 +3,12 @@
     a = softmax([q Kᵀ_past ; q Kᵀ_shared ; q Kᵀ_own] + bias)        out = a_past V_past + a_shared V_shared + a_own V_own
 
 past     frozen keys and values of each example, [B, A, T, D] a layer, never with gradient
-shared   keys and values that all examples of a batch have in common: a common beginning, the prompt, [A, P, D] a layer
+shared   keys and values that examples have in common: a common beginning, the prompt; [S, A, P, D] a layer for S prompts
+         side by side, each answering an equal share of the batch
 own      the tokens that are computed now, Q of them
 
 The G query heads of a key/value head lie side by side as rows of one product, so nothing is repeated; a shared block is
-multiplied once for the whole batch. Sliding windows and soft caps are applied here, since no mask reaches us. Source of
+multiplied once for all examples that share it. Sliding windows and soft caps are applied here, since no mask reaches us. Source of
 the blockwise form: this is plain attention over the concatenation (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)
 with its keys written as three stretches.
 """
@@ -35,14 +36,14 @@ class Past:
 
 @dataclass
 class Shared:
-    """Keys and values that every example of the batch has in common.
+    """Keys and values that examples have in common: group s of S equal groups of the batch reads block s.
 
     ``positions`` are per example, since a prompt after the input starts where that input ends. ``visible`` says which own
     token may see which of them; None where all see all.
     """
 
-    keys: Float[Tensor, "L A P D"]
-    values: Float[Tensor, "L A P D"]
+    keys: Float[Tensor, "L S A P D"]
+    values: Float[Tensor, "L S A P D"]
     positions: Int[Tensor, "B P"]
     visible: Bool[Tensor, "B Q P"] | None = None
 
@@ -141,11 +142,13 @@ def _finish(scores: Tensor, bias: Tensor | None, softcap: float | None) -> Tenso
     return scores if bias is None else scores + bias
 
 
-def _times_shared(rows: Float[Tensor, "B A R X"], shared: Float[Tensor, "A X Y"]) -> Float[Tensor, "B A R Y"]:
-    """Multiply every example by the one shared block: A products of [B·R, X] by [X, Y]."""
+def _times_shared(rows: Float[Tensor, "B A R X"], shared: Float[Tensor, "S A X Y"]) -> Float[Tensor, "B A R Y"]:
+    """Multiply every group of examples by its shared block: S·A products of [B/S·R, X] by [X, Y]."""
     B, A, R, X = rows.shape
-    found = torch.bmm(rows.transpose(0, 1).reshape(A, B * R, X), shared)
-    return found.view(A, B, R, -1).transpose(0, 1)
+    S = shared.shape[0]
+    grouped = rows.view(S, B // S, A, R, X).transpose(1, 2).reshape(S * A, B // S * R, X)
+    found = torch.bmm(grouped, shared.flatten(0, 1))
+    return found.view(S, A, B // S, R, -1).transpose(1, 2).reshape(B, A, R, -1)
 
 
 def register() -> None:

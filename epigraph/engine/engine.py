@@ -15,13 +15,15 @@ from torch import Tensor
 from epigraph.assets import home
 from epigraph.base import Base
 from epigraph.engine import attention
-from epigraph.engine.attention import Blocks, Past, Shared
+from epigraph.engine.assembly import Prompts, embed_stream, shared_blocks
+from epigraph.engine.attention import Blocks, Past
+from epigraph.engine.beginning import beginning
 from epigraph.engine.building import Progress, build
 from epigraph.engine.frozen import FrozenStore, Shape, text_key
 from epigraph.engine.selftest import check_base
 from epigraph.engine.stream import Item, Stream, Tail, lay_out
 from epigraph.engine.tree import Tree
-from epigraph.engine.trunk import Trunk, stack_captured
+from epigraph.engine.trunk import Trunk
 from epigraph.errors import TaskError, Unsupported
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.tasks.encode import Encoded
@@ -71,9 +73,9 @@ class Engine:
         """A form as keys and values; vectors are run through the base at positions 0…P−1 (exact where the prompt is first)."""
         if isinstance(form, KeyValue) or form.length == 0:
             return form if isinstance(form, KeyValue) else self._nothing()
-        shared = self._common_beginning((), [form])
-        assert shared is not None
-        return KeyValue(shared.keys, shared.values)
+        found = beginning(self.trunk, self.store, (), form)
+        assert found is not None
+        return found
 
     def embedded_text(self, ids: Sequence[int]) -> Embedded:
         """The vectors of a text's tokens: how a hard prompt is a form like any other."""
@@ -83,64 +85,49 @@ class Engine:
         empty = torch.zeros(self.base.layers, self.base.heads, 0, self.base.head_size, device=self.base.device)
         return KeyValue(empty, empty)
 
-    def _common_beginning(self, lead: tuple[int, ...], forms: Sequence[Form]) -> KeyValue | None:
-        """Keys and values of ``[lead] [block]`` computed at batch one; None where both are empty."""
-        parts = [self._lead(lead)] if lead else []
-        for form in forms:
-            if form.length == 0:
-                continue
-            if isinstance(form, KeyValue):
-                parts.append(
-                    KeyValue(
-                        form.keys.to(self.base.device, self.base.dtype), form.values.to(self.base.device, self.base.dtype)
-                    )
-                )
-            else:
-                parts.append(self._run_block(form, parts[0] if parts else None))
-        if not parts:
-            return None
-        return KeyValue(torch.cat([p.keys for p in parts], 2), torch.cat([p.values for p in parts], 2))
-
-    def _lead(self, lead: tuple[int, ...]) -> KeyValue:
-        build(self.trunk, self.store, [lead])
-        states = self.store[text_key(lead)].states.to(self.base.device)
-        return KeyValue(states[:, 0], states[:, 1])
-
-    def _run_block(self, form: Embedded, before: KeyValue | None) -> KeyValue:
-        start, count, device = (before.length if before else 0), form.length, self.base.device
-        positions = torch.arange(start, start + count, device=device)[None]
-        shared = Shared(before.keys, before.values, torch.arange(start, device=device)[None]) if before else None
-        causal = torch.ones(1, count, count, dtype=torch.bool, device=device).tril()
-        blocks = Blocks(positions, causal, shared=shared, captured={})
-        self.trunk.run(form.vectors[None].to(device, self.base.dtype), blocks)
-        keys, values = stack_captured(blocks)
-        return KeyValue(keys[:, 0], values[:, 0])
-
     # ---- one pass ----------------------------------------------------------------------------------------------------
 
     def forward(self, rows: Sequence[Encoded], forms: Sequence[Form], tail: Tail, *, capture: bool = False) -> Pass:
         """The own tokens of these rows, prompt and tail included. ``forms`` holds one form a block."""
-        lead = rows[0].segments[0]
-        common = all(row.segments[0] == lead for row in rows) and not _depends_on_input(forms[0])
-        first = forms[:1] if common else ()
-        beginning = self._common_beginning(lead, first) if common else None
-        n = [beginning.length if beginning else 0] * len(rows) if common else [len(row.segments[0]) for row in rows]
-        stream = lay_out(rows, _items(forms, skip_first=common), 1, n, tail)
-        self._check_something_follows(stream)
-        blocks = self._blocks(rows, forms, stream, beginning, common)
-        blocks.captured = {} if capture else None
-        hidden = self.trunk.run(self._embed(stream, forms), blocks)
-        return Pass(hidden, stream, blocks)
+        return self.forward_side_by_side(rows, [forms], tail, capture=capture)
 
-    def _blocks(
-        self, rows: Sequence[Encoded], forms: Sequence[Form], stream: Stream, beginning: KeyValue | None, common: bool
-    ) -> Blocks:
-        device = self.base.device
-        blocks = Blocks(stream.positions.to(device), stream.own.to(device))
+    def forward_side_by_side(self, rows: Sequence[Encoded], prompts: Prompts, tail: Tail, *, capture: bool = False) -> Pass:
+        """The same for S prompts at once: ``rows`` are S equal groups, group s answered with prompt s."""
+        assert len(rows) % len(prompts) == 0, "prompts side by side answer equally many rows each"
+        lead = rows[0].segments[0]
+        common = all(row.segments[0] == lead for row in rows) and not any(_depends_on_input(f[0]) for f in prompts if f)
+        beginnings = [
+            beginning(self.trunk, self.store, lead, forms[0] if forms else None) if common else None for forms in prompts
+        ]
+        stream = self._lay_out(rows, prompts, beginnings, tail, common=common)
+        blocks = Blocks(stream.positions.to(self.base.device), stream.own.to(self.base.device))
         if not common and any(row.segments[0] for row in rows):
             blocks.past = self._past(rows)
-        blocks.shared = self._shared(forms, stream, beginning, skip_first=common)
-        return blocks
+        blocks.shared = shared_blocks(self.base, prompts, stream, beginnings, skip_first=common)
+        blocks.captured = {} if capture else None
+        hidden = self.trunk.run(embed_stream(self.base, stream, prompts, skip_first=common), blocks)
+        return Pass(hidden, stream, blocks)
+
+    def _lay_out(
+        self,
+        rows: Sequence[Encoded],
+        prompts: Prompts,
+        beginnings: Sequence[KeyValue | None],
+        tail: Tail,
+        *,
+        common: bool,
+    ) -> Stream:
+        each = len(rows) // len(prompts)
+        items = [items for forms in prompts for items in [_items(forms, skip_first=common)] * each]
+        lengths = [begin.length if begin else 0 for begin in beginnings for _ in range(each)]
+        offsets = lengths if common else [len(row.segments[0]) for row in rows]
+        stream = lay_out(rows, items, 1, offsets, tail)
+        if stream.ids.shape[1] == 0 or int(stream.ends.min()) == 0:
+            raise TaskError(
+                "nothing stands after the prompt, so the base has no token to answer from.",
+                'End the template with a cue, for example "{text}{prompt}\\nLabel:".',
+            )
+        return stream
 
     def _past(self, rows: Sequence[Encoded]) -> Past:
         self.freeze(rows)
@@ -149,56 +136,13 @@ class Engine:
         places = torch.arange(states.shape[4], device=self.base.device)[None].expand(len(rows), -1)
         return Past(states[:, 0], states[:, 1], places, places < lengths[:, None])
 
-    def _shared(
-        self, forms: Sequence[Form], stream: Stream, beginning: KeyValue | None, *, skip_first: bool
-    ) -> Shared | None:
-        """The common beginning and every ``KeyValue`` block, with who sees what where not all see all."""
-        B, device = len(stream.ends), self.base.device
-        parts, places, columns = [], [], []
-        if beginning is not None:
-            parts.append(beginning)
-            places.append(torch.arange(beginning.length)[None].expand(B, -1))
-            columns.append(torch.zeros(B, beginning.length, dtype=torch.long))
-        for number, form in enumerate(forms):
-            if isinstance(form, KeyValue) and form.length and not (skip_first and number == 0):
-                parts.append(form)
-                places.append(stream.starts[number][:, None] + torch.arange(form.length)[None])
-                columns.append(stream.columns[number][:, None].expand(-1, form.length))
-        if not parts:
-            return None
-        keys = torch.cat([p.keys.to(device, self.base.dtype) for p in parts], 2)
-        values = torch.cat([p.values.to(device, self.base.dtype) for p in parts], 2)
-        since = torch.cat(columns, 1)
-        visible = None
-        if bool((since > 0).any()):
-            visible = (torch.arange(stream.ids.shape[1])[None, :, None] >= since[:, None, :]).to(device)
-        return Shared(keys, values, torch.cat(places, 1).to(device), visible)
-
-    def _embed(self, stream: Stream, forms: Sequence[Form]) -> Tensor:
-        embedded = self.base.embed(stream.ids.clamp(min=0))
-        for number, (rows, columns) in stream.slots.items():
-            form = forms[number]
-            assert isinstance(form, Embedded)
-            vectors = form.vectors.to(self.base.device, embedded.dtype).expand(len(rows), -1, -1)
-            embedded = embedded.index_put((rows.to(self.base.device), columns.to(self.base.device)), vectors)
-        return embedded
-
-    def _check_something_follows(self, stream: Stream) -> None:
-        if stream.ids.shape[1] == 0 or int(stream.ends.min()) == 0:
-            raise TaskError(
-                "nothing stands after the prompt, so the base has no token to answer from.",
-                'End the template with a cue, for example "{text}{prompt}\\nLabel:".',
-            )
-
     # ---- classification ----------------------------------------------------------------------------------------------
 
-    def label_loss(
-        self, rows: Sequence[Encoded], labels: Sequence[int], forms: Sequence[Form], tree: Tree
-    ) -> Float[Tensor, "B"]:
+    def label_loss(self, rows: Sequence[Encoded], labels: Sequence[int], prompts: Prompts, tree: Tree) -> Float[Tensor, "B"]:
         """−log p(label) of every row in nats: one pass, the cross-entropies at the branching nodes of its path."""
         trie, device = tree.trie, self.base.device
         tail = Tail([trie.spoken(label) for label in labels])
-        done = self.forward(rows, forms, tail)
+        done = self.forward_side_by_side(rows, prompts, tail)
         number = {node: i for i, node in enumerate(trie.branching)}
         decisions = [
             (
@@ -236,15 +180,16 @@ class Engine:
 
     # ---- generation --------------------------------------------------------------------------------------------------
 
-    def answer_loss(self, rows: Sequence[Encoded], forms: Sequence[Form]) -> tuple[Float[Tensor, ""], int]:
-        """The sum of −log p over all answer tokens in nats, and how many there are."""
-        done = self.forward(rows, forms, Tail([row.answer[:-1] for row in rows]))
-        places = [
-            (b, int(done.stream.ends[b]) - 1 + i, token) for b, row in enumerate(rows) for i, token in enumerate(row.answer)
-        ]
+    def answer_loss(self, rows: Sequence[Encoded], prompts: Prompts) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """The sum of −log p over the answer tokens of every row in nats, and how many there are."""
+        done = self.forward_side_by_side(rows, prompts, Tail([row.answer[:-1] for row in rows]))
+        ends = done.stream.ends
+        places = [(b, int(ends[b]) - 1 + i, token) for b, r in enumerate(rows) for i, token in enumerate(r.answer)]
         row, column, token = torch.tensor(places, device=self.base.device).T
         logits = self.trunk.logits(done.at(row, column))
-        return torch.nn.functional.cross_entropy(logits, token, reduction="sum"), len(places)
+        losses = torch.nn.functional.cross_entropy(logits, token, reduction="none")
+        sums = torch.zeros(len(rows), device=logits.device).index_add(0, row, losses)
+        return sums, torch.tensor([float(len(r.answer)) for r in rows], device=logits.device)
 
     # ---- batches -----------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ def test_loss_of_a_label_is_minus_its_log_probability(engine: Engine, kind: str)
     tree = Tree.build(build_trie(labels, Template(TEMPLATES["last"]), engine.base), engine.base)
     scores = engine.classify(rows, forms, tree)
     for label in range(len(labels)):
-        loss = engine.label_loss(rows, [label] * len(rows), forms, tree)
+        loss = engine.label_loss(rows, [label] * len(rows), [forms], tree)
         torch.testing.assert_close(-loss.detach(), scores[:, label], atol=2e-5, rtol=1e-4)
 
 
@@ -218,3 +218,24 @@ def test_a_row_without_a_beginning_stands_beside_rows_with_one(engine: Engine) -
         torch.testing.assert_close(
             done.hidden[b, done.stream.ends[b] - 1], plain_states(engine.base, row, forms)[-1], atol=1e-5, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("kind", ["token", "kv"])
+@pytest.mark.parametrize("template", ["last", "first", "middle", "both"])
+def test_prompts_side_by_side_equal_each_alone(engine: Engine, template: str, kind: str) -> None:
+    """Of different lengths too: the shorter one's padding is hidden, and gradients do not mix."""
+    base = engine.base
+    rows = encoded(base, TEMPLATES[template])
+    blocks = len(rows[0].segments) - 1
+    prompts = [make_forms(base, kind, blocks, length=n, seed=n) for n in (2, 4, 3)]
+    labels = build_trie({"a": "calendar", "b": "calendar update", "c": "bad"}, Template(TEMPLATES[template]), base)
+    tree = Tree.build(labels, base)
+    groups = [rows, rows[::-1], [rows[1], rows[0], rows[3], rows[2]]]
+    wanted = [[0, 1, 2, 1], [2, 2, 0, 1], [1, 0, 0, 2]]
+    together = engine.label_loss([r for g in groups for r in g], [w for g in wanted for w in g], prompts, tree)
+    gradients = torch.autograd.grad(together.sum(), [t for forms in prompts for t in leaves(forms)])
+    alone = [engine.label_loss(g, w, [p], tree) for g, w, p in zip(groups, wanted, prompts, strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
+    expected = [g for a, p in zip(alone, prompts, strict=True) for g in torch.autograd.grad(a.sum(), leaves(p))]
+    for mine, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(mine, reference, atol=2e-5 * float(reference.abs().max() + 1), rtol=1e-3)

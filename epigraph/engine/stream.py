@@ -40,38 +40,44 @@ class Item:
 
 @dataclass(frozen=True)
 class Stream:
-    """The own tokens of a batch. ``ends`` is the column after each row's last segment, where its tail begins."""
+    """The own tokens of a batch.
+
+    ``ends`` is the column after each row's last segment, where its tail begins. ``slots`` are the rows and columns of all
+    prompt vectors in reading order. ``starts`` and ``columns`` say for every block at which position and column it begins.
+    """
 
     ids: Int[Tensor, "B Q"]
     positions: Int[Tensor, "B Q"]
     ends: Int[Tensor, "B"]
     own: Bool[Tensor, "#B Q Q"]
-    slots: dict[int, tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]]
+    slots: tuple[Int[Tensor, "N"], Int[Tensor, "N"]]
     starts: dict[int, Int[Tensor, "B"]]
     columns: dict[int, Int[Tensor, "B"]]
 
 
-def lay_out(rows: Sequence[Encoded], items: Sequence[Item], first: int, offsets: Sequence[int], tail: Tail) -> Stream:
-    """The own stream of ``rows``: ``items`` in order (segments are taken from ``first`` on), then the tail.
+def lay_out(
+    rows: Sequence[Encoded], items: Sequence[Sequence[Item]], first: int, offsets: Sequence[int], tail: Tail
+) -> Stream:
+    """The own stream of ``rows``: each row's ``items`` in order (segments are taken from ``first`` on), then the tail.
 
     ``offsets`` is the position at which each row's own stream begins.
     """
-    lines = [_line(row, items, first, offset) for row, offset in zip(rows, offsets, strict=True)]
+    lines = [_line(*given) for given in zip(rows, items, [first] * len(rows), offsets, strict=True)]
     ends = [len(line.ids) for line in lines]
     for line, tokens in zip(lines, tail.tokens, strict=True):
         line.extend(tokens, tail.depths)
     width = max(len(line.ids) for line in lines)
     ids = torch.tensor([line.ids + [0] * (width - len(line.ids)) for line in lines], dtype=torch.long)
     positions = torch.tensor([line.positions + [0] * (width - len(line.positions)) for line in lines], dtype=torch.long)
-    blocks = [item for item in items if item.block >= 0]
+    blocks = sorted({item.block for row in items for item in row if item.block >= 0})
     return Stream(
         ids=ids,
         positions=positions,
         ends=torch.tensor(ends),
         own=_own_mask(width, ends, tail),
-        slots={i.block: _slots(lines, i) for i in blocks if i.takes_tokens},
-        starts={i.block: torch.tensor([line.starts[i.block] for line in lines]) for i in blocks},
-        columns={i.block: torch.tensor([line.columns[i.block] for line in lines]) for i in blocks},
+        slots=_slots(ids),
+        starts={block: torch.tensor([line.starts[block] for line in lines]) for block in blocks},
+        columns={block: torch.tensor([line.columns[block] for line in lines]) for block in blocks},
     )
 
 
@@ -111,9 +117,10 @@ def _line(row: Encoded, items: Sequence[Item], first: int, offset: int) -> _Line
     return line
 
 
-def _slots(lines: Sequence[_Line], item: Item) -> tuple[Tensor, Tensor]:
-    columns = torch.tensor([line.columns[item.block] for line in lines])[:, None] + torch.arange(item.length)[None]
-    return torch.arange(len(lines))[:, None].expand_as(columns), columns
+def _slots(ids: Int[Tensor, "B Q"]) -> tuple[Tensor, Tensor]:
+    """Where prompt vectors stand: rows and columns, row after row from left to right."""
+    rows, columns = torch.nonzero(ids == SLOT, as_tuple=True)
+    return rows, columns
 
 
 def _own_mask(width: int, ends: Sequence[int], tail: Tail) -> Bool[Tensor, "#B Q Q"]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from epigraph import metrics
+from epigraph.engine.assembly import Prompts
 from epigraph.methods.solver import PromptedBase
 from epigraph.prompts import Form
 from epigraph.tasks.row import Row
@@ -36,7 +37,7 @@ class Objective(Protocol):
     def lengths(self) -> Sequence[int]: ...
     @property
     def metric(self) -> str: ...
-    def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor: ...
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]: ...
     def watch(self, forms: Sequence[Form]) -> Watched: ...
 
 
@@ -56,12 +57,14 @@ class LabelObjective:
         )
         self.lengths = [len(row.segments[0]) for row in self.rows]
 
-    def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor:
-        """The weighted mean over the chosen rows, in nats."""
-        labels = [self.labels[i] for i in chosen]
-        losses = self.solver.engine.label_loss([self.rows[i] for i in chosen], labels, forms, self.solver.tree)
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]:
+        """For each prompt the weighted mean over its rows, in nats: one pass for all of them."""
+        rows = [self.rows[i] for each in chosen for i in each]
+        labels = [self.labels[i] for each in chosen for i in each]
+        losses = self.solver.engine.label_loss(rows, labels, prompts, self.solver.tree)
         weights = self.weights[torch.tensor(labels, device=losses.device)]
-        return (losses * weights).sum() / weights.sum()
+        parts = zip((losses * weights).chunk(len(prompts)), weights.chunk(len(prompts)), strict=True)
+        return [part.sum() / weight.sum() for part, weight in parts]
 
     def watch(self, forms: Sequence[Form]) -> Watched:
         """The metric on validation, and the mean loss there."""
@@ -87,19 +90,19 @@ class AnswerObjective:
         self.references = [row.references or (row.target or "",) for row in validation[:WATCHED_OUTPUTS]]
         self.lengths = [row.length for row in self.rows]
 
-    def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor:
-        """The mean over the answer tokens of the chosen rows, in nats."""
-        total, tokens = self.solver.engine.answer_loss([self.rows[i] for i in chosen], forms)
-        return total / tokens
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]:
+        """For each prompt the mean over its rows' answer tokens, in nats: one pass for all of them."""
+        sums, tokens = self.solver.engine.answer_loss([self.rows[i] for each in chosen for i in each], prompts)
+        parts = zip(sums.chunk(len(prompts)), tokens.chunk(len(prompts)), strict=True)
+        return [part.sum() / count.sum() for part, count in parts]
 
     @torch.no_grad()
     def watch(self, forms: Sequence[Form]) -> Watched:
         """The metric of greedy outputs of at most 64 validation rows, and the mean loss of all."""
         solver = self.solver
-        sums = [
-            solver.engine.answer_loss([self.held[i] for i in batch], forms) for batch in solver.engine.batches(self.held)
-        ]
-        loss = float(sum(float(s) for s, _ in sums) / max(1, sum(n for _, n in sums)))
+        batches = [[self.held[i] for i in batch] for batch in solver.engine.batches(self.held)]
+        found = [solver.engine.answer_loss(batch, [forms]) for batch in batches]
+        loss = float(sum(float(s.sum()) for s, _ in found) / max(1.0, sum(float(n.sum()) for _, n in found)))
         watched = PromptedBase(
             solver.engine, solver.task, forms, template=solver.template, output_tokens=solver.output_tokens
         )
