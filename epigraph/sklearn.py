@@ -27,7 +27,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Tunes a soft prompt on texts and labels.
 
     ``base`` is a ``Base``, a folder or a name. The other parameters are those of ``TuneConfig``; ``labels`` maps labels to
-    the words the base says for them. X is a sequence, array or data frame of texts, or of mappings from field names to texts; y one of labels.
+    the words the base says for them. X is a sequence, array or data frame of texts, or a sequence of mappings from field
+    names to texts; y a sequence or array of labels of any type.
     """
 
     def __init__(

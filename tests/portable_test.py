@@ -61,7 +61,9 @@ def test_peft_computes_what_we_compute(exported: Path, toy: Base, toy_folder: Pa
         assert (bare - ours).abs().max() > 1e-3
 
 
-def test_what_was_exported_comes_back(exported: Path, cli: Any, toy_flags: list[str], toy_folder: Path, make_csv: Any) -> None:
+def test_what_was_exported_comes_back(
+    exported: Path, cli: Any, toy_flags: list[str], toy_folder: Path, make_csv: Any
+) -> None:
     data = make_csv("test.csv", rows=20, seed=5)
     flags = ["--name", "back", "--task", data, "--base", toy_folder]
     assert cli("library", "import", exported, *flags, "--json").json == {"prompt": "back@1"}

@@ -132,8 +132,8 @@ def test_ctrl_c_prints_a_command_that_goes_on(
 @pytest.fixture
 def run_folder(engine: Engine, task: Task, tmp_path: Path) -> Path:
     """A run that was interrupted at its second step."""
+    around = Surroundings(runs=tmp_path / "runs", listener=stopping_at(2), source=("train.csv", "", ""))
     with pytest.raises(KeyboardInterrupt, match="stop"):
-        around = Surroundings(runs=tmp_path / "runs", listener=stopping_at(2), source=("train.csv", "", ""))
         tune(engine.base, task, CONFIG, engine=engine, around=around)
     (folder,) = (tmp_path / "runs").iterdir()
     return folder
@@ -191,7 +191,7 @@ def test_another_base_or_dtype_or_setting_is_refused(
 def test_a_damaged_state_is_refused(engine: Engine, task: Task, run_folder: Path) -> None:
     state = run_folder / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-7])
-    with pytest.raises(ValueError, match="the state of the run at .* cannot be read"):
+    with pytest.raises(ValueError, match=r"the state of the run at .* cannot be read"):
         tune(engine.base, task, CONFIG, engine=engine, around=Surroundings(resume=run_folder, source=("train.csv", "", "")))
 
 

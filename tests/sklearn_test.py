@@ -54,7 +54,9 @@ def test_clone_and_parameters(toy: Base) -> None:
 
 
 def test_cross_validation_in_a_pipeline(toy: Base, data: tuple[list[str], list[str]]) -> None:
-    pipeline = make_pipeline(FunctionTransformer(lambda texts: [t.strip() for t in texts]), PromptClassifier(base=toy, **FAST))
+    pipeline = make_pipeline(
+        FunctionTransformer(lambda texts: [t.strip() for t in texts]), PromptClassifier(base=toy, **FAST)
+    )
     texts, labels = np.array(data[0], dtype=object), np.array(data[1])
     scores = cross_val_score(pipeline, texts, labels, cv=2, error_score="raise")
     assert scores.shape == (2,)
@@ -62,7 +64,9 @@ def test_cross_validation_in_a_pipeline(toy: Base, data: tuple[list[str], list[s
 
 
 def test_a_grid_search_over_its_parameters(toy: Base, data: tuple[list[str], list[str]]) -> None:
-    search = GridSearchCV(PromptClassifier(base=toy, **(FAST | {"epochs": 1})), {"length": [1, 2]}, cv=2, error_score="raise")
+    search = GridSearchCV(
+        PromptClassifier(base=toy, **(FAST | {"epochs": 1})), {"length": [1, 2]}, cv=2, error_score="raise"
+    )
     search.fit(*data)
     assert search.best_params_["length"] in (1, 2)
 
@@ -112,5 +116,5 @@ def test_a_pickle_does_not_contain_the_base(toy: Base, toy_folder: Path, data: t
 
 def test_a_base_in_memory_cannot_be_sent_along() -> None:
     """It went into the pickle whole, weights and all."""
-    with pytest.raises(NotImplementedError, match="lives in memory only.*save_pretrained"):
+    with pytest.raises(NotImplementedError, match=r"lives in memory only.*save_pretrained"):
         pickle.dumps(PromptClassifier(base=toy_base()))

@@ -13,7 +13,7 @@ from epigraph.tasks.row import Row
 
 METRICS = {
     "classification": ("accuracy", "macro_f1"),
-    "generation": ("bleu", "exact_match", "rouge_l", "chrf"),
+    "generation": ("bleu", "exact_match", "rouge_l"),
 }
 _MAJORITY = 0.75
 _TIMES_MEAN = 3.0

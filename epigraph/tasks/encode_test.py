@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epigraph.errors import TaskError
-from epigraph.tasks.encode import Encoder, answer_text, build_trie
+from epigraph.tasks.encode import Encoder, answer_text, build_trie, render
 from epigraph.tasks.row import Row
 from epigraph.tasks.template import Template
 
@@ -80,3 +80,25 @@ def test_the_trie_is_of_the_words_as_they_follow_the_template() -> None:
     assert trie.labels == ("b", "c")
     assert trie.spoken(0) == [ord(" ")]
     assert trie.tokens == (ord("b"), ord("c"))
+
+
+@given(st.integers(0, 80), st.integers(0, 80), st.integers(18, 100))
+def test_two_long_fields_are_shortened_evenly_and_no_more_than_needed(a: int, b: int, limit: int) -> None:
+    row = Encoder(PAIR, Bytes(), limit).encode(Row(fields={"a": "x" * a, "b": "y" * b}))
+    text = bytes(row.segments[0]).decode()
+    kept = sorted([text.count("x"), text.count("y")])
+    room, (short, _) = limit - 18, sorted([a, b])
+    assert sum(kept) == min(room, a + b)
+    if a + b > room:
+        assert kept[0] >= min(short, room // 2)
+
+
+@given(st.text(st.sampled_from("ab ế机🙂"), min_size=1, max_size=40))
+def test_what_is_left_of_a_text_is_its_beginning(text: str) -> None:
+    """A cut inside a character of several bytes leaves no � behind."""
+    row = Encoder(Template("{a}{prompt}:"), Bytes(), 12).encode(Row(fields={"a": text}))
+    assert text.startswith(bytes(row.segments[0]).decode())
+
+
+def test_braces_in_a_text_are_no_fields() -> None:
+    assert render(Template("{{{a}}}{prompt}:").segments[0], {"a": "x{a}{prompt}"}) == "{x{a}{prompt}}"

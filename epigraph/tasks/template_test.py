@@ -1,9 +1,13 @@
 """Templates: fields, literal braces, prompt blocks, places."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from epigraph.errors import TaskError
 from epigraph.tasks.template import Piece, Template
+
+TEXTS = st.text(st.sampled_from("ab {}\n机ế"), max_size=8).map(lambda t: t.replace("{", "{{").replace("}", "}}"))
 
 
 def test_fields_and_blocks_are_found() -> None:
@@ -50,3 +54,28 @@ def test_an_empty_field_is_refused() -> None:
 def test_unknown_fields_are_named_beside_the_known() -> None:
     with pytest.raises(TaskError, match=r"names \{tex\}, but the data has text, label"):
         Template("{tex}{prompt}:").check_fields(("text", "label"))
+
+
+@given(TEXTS, TEXTS, TEXTS, st.sampled_from(["first", "last"]))
+def test_placing_moves_the_prompt_and_nothing_else(before: str, between: str, after: str, place: str) -> None:
+    template = Template(f"{before}{{a}}{{prompt}}{between}{{b}}{after}")
+    placed = template.placed(place)
+    assert placed.blocks == 1
+    assert said(placed) == said(template)
+    assert placed.placed(place) == placed
+    if place == "first":
+        assert placed.segments[0] == ()
+    else:
+        assert not any(piece.is_field for piece in placed.segments[1])
+        assert placed.segments[0][-1] == Piece("b", True)
+
+
+def said(template: Template) -> str:
+    return "".join(f"<{p.text}>" if p.is_field else p.text for pieces in template.segments for p in pieces)
+
+
+def test_several_blocks_become_one_when_placed() -> None:
+    template = Template("{prompt}{text}{prompt}\nLabel:")
+    assert template.placed("last").text == "{text}{prompt}\nLabel:"
+    assert template.placed("first").text == "{prompt}{text}\nLabel:"
+    assert template.placed("template") is template

@@ -1,7 +1,7 @@
 """What tuning lowers and what it watches, for each kind of task.
 
 classification   loss: mean over rows of w[label] · −log p(label)      watched: accuracy, or macro-F1 where skewed
-generation       loss: mean over answer tokens of −log p(token)        watched: BLEU or exact match of greedy outputs
+generation       loss: mean over answer tokens of −log p(token)        watched: BLEU, exact match or ROUGE-L of greedy outputs
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from epigraph.prompts import Form
 from epigraph.tasks.row import Row
 
 WATCHED_OUTPUTS = 64
+ANSWER_SCORES = {"bleu": metrics.bleu, "exact_match": metrics.exact_match, "rouge_l": metrics.rouge_l}
 
 
 @dataclass(frozen=True, order=True)
@@ -107,8 +108,7 @@ class AnswerObjective:
             solver.engine, solver.task, forms, template=solver.template, output_tokens=solver.output_tokens
         )
         outputs = watched.encoded_outputs(self.asked)
-        score = metrics.exact_match if self.metric == "exact_match" else metrics.bleu
-        return Watched(float(score(outputs, self.references)), -loss)
+        return Watched(float(ANSWER_SCORES[self.metric](outputs, self.references)), -loss)
 
 
 def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Objective:

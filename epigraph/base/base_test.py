@@ -1,0 +1,56 @@
+import copy
+
+import pytest
+import torch
+
+from epigraph.base import Base
+from epigraph.base.toy import ARCHITECTURES, BOS, END, toy_base
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def base(request: pytest.FixtureRequest) -> Base:
+    return toy_base(request.param)
+
+
+def test_it_is_frozen(base: Base) -> None:
+    assert not any(p.requires_grad for p in base.model.parameters())
+    assert not base.model.training
+    assert not any(module.training for module in base.model.modules())
+
+
+def test_its_axes_are_those_of_its_weights(base: Base) -> None:
+    assert base.hidden == 16
+    assert base.layers == 2
+    assert base.heads * base.groups * base.head_size == base.hidden
+    assert base.context == 512
+    assert base.table_rms > 0
+
+
+def test_any_text_in_any_language_goes_through_its_tokenizer(base: Base) -> None:
+    for text in ("", "text", "tiếng Việt", "机器学习 🙂", "a\n\tb"):
+        assert base.detokenize(base.tokenize(text)) == text
+    assert base.end == END
+    assert base.bos is None
+
+
+def test_label_logits_are_the_models_own_with_scales_and_caps(base: Base) -> None:
+    ids = torch.tensor([base.tokenize("some text")])
+    with torch.no_grad():
+        whole = base.model(input_ids=ids).logits[0].float()
+        states = base.trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
+    tokens = [3, 200, 41]
+    torch.testing.assert_close(base.logits(states), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(base.logits(states, tokens), whole[:, tokens], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(base.logits(states, tokens, base.head_rows(tokens)), whole[:, tokens], atol=1e-5, rtol=1e-5)
+
+
+def test_a_beginning_token_is_known_if_the_tokenizer_adds_one() -> None:
+    base = toy_base(bos=True)
+    assert base.bos == BOS
+    assert BOS not in base.tokenize("text")
+
+
+def test_a_copy_is_the_base_itself() -> None:
+    """scikit-learn copies what an estimator is given: each clone held its own weights and read every text anew."""
+    base = toy_base()
+    assert copy.deepcopy({"base": base})["base"] is base

@@ -1,0 +1,52 @@
+import pytest
+
+from epigraph.config import TuneConfig
+from epigraph.errors import ConfigError, TaskError
+from epigraph.prompts import KINDS
+from epigraph.tasks.task import Task
+from epigraph.tuning.choices import FEWEST_EPOCHS, MOST_EPOCHS, choose
+
+TASK = Task.from_rows([f"text {i}" for i in range(8)], ["good", "bad"] * 4, template="Say: {text}{prompt}\nLabel:")
+
+
+def test_what_is_not_asked_is_chosen_with_a_reason() -> None:
+    choices = choose(TuneConfig(), TASK, 100)
+    assert (choices.kind, choices.place, choices.length) == ("kv", "template", 8)
+    assert choices.loop.rate == KINDS["kv"].default_rate
+    assert set(choices.reasons) == {"length", "batch", "epochs", "rate", "place"}
+
+
+def test_what_is_asked_is_obeyed_and_needs_no_reason() -> None:
+    choices = choose(TuneConfig(kind="token", length=3, place="first", epochs=2, rate=0.5, batch=4), TASK, 100)
+    found = choices.to_dict()
+    assert found["template"] == "{prompt}Say: {text}\nLabel:"
+    assert [found[name] for name in ("kind", "length", "place", "epochs", "rate", "batch")] == [
+        "token",
+        3,
+        "first",
+        2,
+        0.5,
+        4,
+    ]
+    assert choices.reasons == {}
+
+
+def test_portable_is_a_token_prompt_that_stands_first() -> None:
+    choices = choose(TuneConfig(portable=True), TASK, 100)
+    assert (choices.kind, choices.place) == ("token", "first")
+    assert not choices.task.template.segments[0]
+
+
+@pytest.mark.parametrize("rows", [1, 40, 1000, 10**6])
+def test_epochs_and_batches_follow_the_rows(rows: int) -> None:
+    loop = choose(TuneConfig(), TASK, rows).loop
+    assert FEWEST_EPOCHS <= loop.epochs <= MOST_EPOCHS
+    assert loop.batch in (16, 32, 64)
+
+
+def test_what_cannot_be() -> None:
+    with pytest.raises(ConfigError, match=r"kind 'prefix' is not known\. Choose one of: token, kv"):
+        choose(TuneConfig(kind="prefix"), TASK, 10)
+    ends = Task.from_rows(["a", "b"] * 2, ["x", "y"] * 2, template="{text}{prompt}")
+    with pytest.raises(TaskError, match="nothing stands after it, so the base has no token to answer from"):
+        choose(TuneConfig(), ends, 10)

@@ -1,0 +1,40 @@
+import pytest
+
+from epigraph.config import TuneConfig
+from epigraph.errors import DataError
+from epigraph.tasks.task import Task
+from epigraph.tuning.data import divide
+
+
+def a_task(rows: int = 40, labels: int = 2) -> Task:
+    return Task.from_rows([f"text {i}" for i in range(rows)], [f"label {i % labels}" for i in range(rows)])
+
+
+def test_no_row_is_in_two_parts() -> None:
+    parts = divide(a_task(), TuneConfig())
+    sizes = [len(part) for part in (parts.train, parts.validation, parts.final)]
+    texts = [row.fields["text"] for part in (parts.train, parts.validation, parts.final) for row in part]
+    assert len(set(texts)) == len(texts) == 40
+    assert sizes == [29, 5, 6]
+    assert parts.split == "holdout"
+    assert divide(a_task(), TuneConfig()) == parts
+    assert divide(a_task(), TuneConfig(seed=1)) != parts
+
+
+def test_a_test_set_leaves_all_rows_to_training() -> None:
+    from dataclasses import replace
+
+    task = a_task()
+    parts = divide(replace(task, test=a_task(10, labels=3).train), TuneConfig())
+    assert (parts.split, len(parts.final), len(parts.train) + len(parts.validation)) == ("test", 10, 40)
+    assert parts.warnings == ["test labels that were never trained count as wrong: label 2 (3 rows)"]
+
+
+def test_few_rows() -> None:
+    with pytest.raises(DataError, match="the rows given has 3 usable rows; tuning needs 4 or more"):
+        divide(a_task(3), TuneConfig())
+    parts = divide(a_task(4, labels=4), TuneConfig())
+    assert parts.validation is parts.train
+    assert parts.split == "validation"
+    assert any("labels with a single row train and are not validated: label 0, label 1" in w for w in parts.warnings)
+    assert any("too few rows to keep any for validation" in w for w in parts.warnings)
