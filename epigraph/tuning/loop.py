@@ -8,7 +8,7 @@ saved; continued from it, the tuning ends in the same prompt bit for bit (same m
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,27 +80,24 @@ class Loop:
 
     def run(self) -> State:
         """Tune to the end and leave the best parameters in the prompt. On Ctrl-C the state is saved first."""
-        try:
-            while self.state.step < self.steps and not self.state.stopped:
-                self._step()
-        except KeyboardInterrupt:
-            self._save()
-            raise
-        self._save()
-        self.prompt.load_state_dict(self.state.best or self.state.current)
+        run_together([self])
         return self.state
 
-    def _step(self) -> None:
-        started, state, settings = time.monotonic(), self.state, self.settings
-        epoch, at = divmod(state.step, self.steps_an_epoch)
-        batches = epoch_batches(self.objective.lengths, batch=settings.batch, seed=settings.seed, epoch=epoch)
-        loss = self.objective.loss(batches[at], self.prompt.form())
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self._roll_back(value)
-            return
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = self.optimiser.step(state.step)
+    @property
+    def done(self) -> bool:
+        """Whether the last step is taken or no gain was seen for long enough."""
+        return self.state.step >= self.steps or self.state.stopped
+
+    def rows(self) -> list[int]:
+        """The training rows of the next step."""
+        epoch, at = divmod(self.state.step, self.steps_an_epoch)
+        settings = self.settings
+        return epoch_batches(self.objective.lengths, batch=settings.batch, seed=settings.seed, epoch=epoch)[at]
+
+    def finish_step(self, value: float, started: float) -> None:
+        """Update the prompt from its gradients, which a loss of ``value`` left; validate at the end of an epoch."""
+        state = self.state
+        norm = self.optimiser.step(state.step) if math.isfinite(value) else value
         if not math.isfinite(norm):
             self._roll_back(norm)
             return
@@ -112,7 +109,7 @@ class Loop:
             self.last_good = after.copy()
         self.state = after  # from here on a save holds this step
         if watched is not None or time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS:
-            self._save()
+            self.save()
         self._tell(value, watched)
 
     def _watch(self, state: State) -> Watched:
@@ -147,7 +144,8 @@ class Loop:
         self.optimiser.restore(state.moments)
         self.optimiser.scale = state.scale
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the state, where it is kept."""
         if self.state_file is not None:
             save_state(self.state_file, self.state, self.last_good)
         self.saved_at = time.monotonic()
@@ -167,6 +165,46 @@ class Loop:
                 note=note,
             )
         )
+
+
+def run_together(loops: Sequence[Loop]) -> None:
+    """Tune several prompts over the same rows side by side: one forward and backward pass a step for all of them.
+
+    Each has its own order, optimiser, state and stop, and comes out as when tuned alone: no gradient crosses from one to
+    another. Prompts whose next batches differ in size take separate passes.
+    """
+    try:
+        while running := [loop for loop in loops if not loop.done]:
+            for group in _equal_batches(running):
+                _step(group)
+    except KeyboardInterrupt:
+        for loop in loops:
+            loop.save()
+        raise
+    for loop in loops:
+        loop.save()
+        loop.prompt.load_state_dict(loop.state.best or loop.state.current)
+
+
+def _step(loops: Sequence[tuple[Loop, list[int]]]) -> None:
+    started = time.monotonic()
+    objective = loops[0][0].objective
+    losses = objective.losses([rows for _, rows in loops], [list(loop.prompt.form()) for loop, _ in loops])
+    values = [float(loss.detach()) for loss in losses]
+    finite = [loss for loss, value in zip(losses, values, strict=True) if math.isfinite(value)]
+    if finite:
+        torch.stack(finite).sum().backward()  # type: ignore[no-untyped-call]
+    for (loop, _), value in zip(loops, values, strict=True):
+        loop.finish_step(value, started)
+
+
+def _equal_batches(loops: Sequence[Loop]) -> list[list[tuple[Loop, list[int]]]]:
+    """The loops with their next rows, those with equally many rows together."""
+    groups: dict[int, list[tuple[Loop, list[int]]]] = {}
+    for loop in loops:
+        rows = loop.rows()
+        groups.setdefault(len(rows), []).append((loop, rows))
+    return list(groups.values())
 
 
 def _parameters(prompt: SoftPrompt) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from epigraph.errors import Diverged
 from epigraph.prompts import Embedded, Form, TokenPrompt
-from epigraph.tuning.loop import MOST_ROLLBACKS, Loop, Moment, Settings
+from epigraph.tuning.loop import MOST_ROLLBACKS, Loop, Moment, Settings, run_together
 from epigraph.tuning.objective import Watched
 
 SETTINGS = Settings(epochs=4, batch=2, rate=0.05, warmup=0.1, clip=1.0, patience=4, seed=0)
@@ -25,6 +25,9 @@ class Scripted:
     def __init__(self, scores: Sequence[float] = (), spoil: Callable[[int], float] = lambda _n: 1.0) -> None:
         self.scores, self.spoil = list(scores), spoil
         self.asked = self.watched = 0
+
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Sequence[Sequence[Form]]) -> list[Tensor]:
+        return [self.loss(rows, forms) for rows, forms in zip(chosen, prompts, strict=True)]
 
     def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor:
         self.asked += 1
@@ -169,3 +172,45 @@ def test_a_finished_tuning_that_is_resumed_does_nothing(tmp_path: Path) -> None:
     again.run()
     assert objective.asked == 0
     assert torch.equal(vectors(again), vectors(loop))
+
+
+def test_loops_side_by_side_end_as_each_alone() -> None:
+    """Other lengths of training, rates and seeds: each keeps its own order, moments, stop and roll-backs."""
+    changes: list[dict[str, int]] = [{"seed": 1}, {"seed": 2, "epochs": 2}, {"seed": 3, "batch": 4}]
+    together = [make_loop(Scripted(), **c) for c in changes]
+    run_together(together)
+    for loop, c in zip(together, changes, strict=True):
+        alone = make_loop(Scripted(), **c)
+        alone.run()
+        assert torch.equal(vectors(loop), vectors(alone))
+        assert loop.state.step == alone.state.step
+
+
+def test_a_loop_that_rolls_back_leaves_its_neighbour_alone() -> None:
+    alone = make_loop(Scripted())
+    alone.run()
+    good = make_loop(Scripted())
+    bad = make_loop(Scripted(spoil=broken(5)), seed=9)
+    objective = good.objective
+    assert isinstance(objective, Scripted)
+    good_and_bad = Pair(good, bad)
+    good.objective = bad.objective = good_and_bad
+    run_together([good, bad])
+    assert bad.state.rollbacks == 1
+    assert good.state.rollbacks == 0
+    assert torch.equal(vectors(good), vectors(alone))
+
+
+class Pair(Scripted):
+    """Gives each of two loops its own scripted objective."""
+
+    def __init__(self, *loops: Loop) -> None:
+        super().__init__()
+        self.own = {id(loop.prompt): loop.objective for loop in loops}
+        self.by_count = [loop.objective for loop in loops]
+
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Sequence[Sequence[Form]]) -> list[Tensor]:
+        if len(chosen) == 2:
+            pairs = zip(self.by_count, chosen, prompts, strict=True)
+            return [objective.losses([rows], [forms])[0] for objective, rows, forms in pairs]
+        return self.by_count[1].losses(chosen, prompts)

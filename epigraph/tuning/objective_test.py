@@ -29,7 +29,7 @@ def test_the_label_loss_is_the_mean_of_minus_log_probability(engine: Engine) -> 
     objective = make_objective(prompted, task.train.rows, task.train.rows)
     assert isinstance(objective, LabelObjective)
     right = prompted.probabilities(task.train.rows)[np.arange(8), [1, 0] * 4]
-    loss = float(objective.loss(range(8), prompted.forms))
+    loss = float(objective.losses([list(range(8))], [prompted.forms])[0])
     assert loss == pytest.approx(-np.log(right).mean(), rel=1e-4)
     watched = objective.watch(prompted.forms)
     assert watched.minus_loss == pytest.approx(-loss, rel=1e-4)
@@ -42,10 +42,10 @@ def test_rare_labels_weigh_more_where_labels_are_skewed(engine: Engine) -> None:
     assert task.metric == "macro_f1"
     prompted = solver(engine, task)
     objective = LabelObjective(prompted, task.train.rows, task.train.rows)
-    losses = [float(objective.loss([i], prompted.forms)) for i in (0, 19)]
+    losses = [float(objective.losses([[i]], [prompted.forms])[0]) for i in (0, 19)]
     usual, rare = task.class_weights()["usual"], task.class_weights()["rare"]
     assert rare == pytest.approx(3 * usual)
-    both = float(objective.loss([0, 19], prompted.forms))
+    both = float(objective.losses([[0, 19]], [prompted.forms])[0])
     assert both == pytest.approx((usual * losses[0] + rare * losses[1]) / (usual + rare), rel=1e-4)
 
 
@@ -82,10 +82,10 @@ def test_the_answer_loss_is_a_mean_over_tokens(engine: Engine) -> None:
     task = Task.from_rows(["a", "b"], ["x", "a longer answer"], kind="generation")
     prompted = solver(engine, task)
     objective = AnswerObjective(prompted, task.train.rows, task.train.rows)
-    each = [float(objective.loss([i], prompted.forms)) for i in (0, 1)]
+    each = [float(objective.losses([[i]], [prompted.forms])[0]) for i in (0, 1)]
     tokens = [len(row.answer) for row in objective.rows]
     mean = (each[0] * tokens[0] + each[1] * tokens[1]) / sum(tokens)
-    assert float(objective.loss([0, 1], prompted.forms)) == pytest.approx(mean, rel=1e-4)
+    assert float(objective.losses([[0, 1]], [prompted.forms])[0]) == pytest.approx(mean, rel=1e-4)
     assert objective.watch(prompted.forms).minus_loss == pytest.approx(-mean, rel=1e-4)
 
 
