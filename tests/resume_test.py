@@ -205,7 +205,7 @@ def test_twenty_kills(toy_folder: Path, make_csv: Any, tmp_path: Path) -> None:
     """
     script = Path(__file__).with_name("kills.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), str(toy_folder), str(make_csv(rows=40))],
+        [sys.executable, str(script), str(tmp_path), str(toy_folder), str(make_csv(rows=24))],
         env=environment(tmp_path),
         capture_output=True,
         text=True,
@@ -241,7 +241,7 @@ def test_a_killed_and_an_interrupted_process_are_resumed_by_the_printed_command(
     """``python -m epigraph tune`` itself: SIGKILL without a word, SIGINT with exit code 130 and the command that goes on."""
     data = str(make_csv(rows=40))
     work = Path.cwd()
-    flags = ["--epochs", "10", "--batch", "8", "--patience", "999", *toy_flags]
+    flags = ["--epochs", "5", "--batch", "8", "--patience", "999", *toy_flags]
     started = {
         name: subprocess.Popen(
             [sys.executable, "-m", "epigraph", "tune", data, "--name", name, "--library", name, *flags],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -61,14 +61,6 @@ def test_cross_validation_in_a_pipeline(toy: Base, data: tuple[list[str], list[s
     scores = cross_val_score(pipeline, texts, labels, cv=2, error_score="raise")
     assert scores.shape == (2,)
     assert scores.mean() >= 0.8
-
-
-def test_a_grid_search_over_its_parameters(toy: Base, data: tuple[list[str], list[str]]) -> None:
-    search = GridSearchCV(
-        PromptClassifier(base=toy, **(FAST | {"epochs": 1})), {"length": [1, 2]}, cv=2, error_score="raise"
-    )
-    search.fit(*data)
-    assert search.best_params_["length"] in (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """First values of a prompt: from a text, from the labels, from the vocabulary, at random, or from another prompt.
 
-    text      the task's instruction and labels        labels   the labels' words only
+    text      the task's labels and instruction        labels   the labels' words only
     vocab     rows of the most frequent tokens         random   normal, scaled to the embedding table
     prompt:NAME   the forms of a stored prompt on the same base; vectors become keys and values where the kind needs them
 
@@ -34,8 +34,9 @@ def make_prompt(
 
 
 def start_text(task: Task) -> str:
-    """The text of the default start: the labels' words and the instruction."""
-    return f"{task.instruction} {', '.join(task.labels.values())}".strip()
+    """The text of the default start: the labels' words first, since a short prompt holds no more, then the instruction."""
+    words = ", ".join(task.labels.values())
+    return f"{words}. {task.instruction}" if words else task.instruction
 
 
 def _embedded(engine: Engine, task: Task, length: int, start: str, seed: int) -> Embedded:

@@ -36,7 +36,7 @@ def test_text_and_labels_are_embedded_words(engine: Engine) -> None:
     (form, _) = make_prompt(engine, TASK, kind="token", length=4, start="labels", seed=0).fold()
     assert isinstance(form, Embedded)
     torch.testing.assert_close(form.vectors, base.embed(torch.tensor(base.tokenize("bad,"))), atol=1e-6, rtol=1e-5)
-    assert start_text(TASK).endswith("bad, good")
+    assert "bad, good" in start_text(TASK)
 
 
 def test_from_another_prompt(engine: Engine) -> None:
