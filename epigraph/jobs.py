@@ -55,8 +55,11 @@ class TuneJob:
 
 
 def resume_job(folder: Path, library: Path) -> TuneJob:
-    """The job that a run folder describes. NotFound if it is none."""
-    said = Run.open(folder).description
+    """The job that a run folder describes. NotFound if it is none, InputError if its prompt is stored already."""
+    run = Run.open(folder)
+    if run.stored_as:
+        raise InputError(f"run {folder} is finished: its prompt is {run.stored_as}.", "Tune again for another version.")
+    said = run.description
     data, base, machine = said["data"], said["base"], said["machine"]
     task, test, template = data["source"]
     return TuneJob(
@@ -108,6 +111,8 @@ def run_job(
     stored = result.prompt.stored
     metrics = result.prompt.metrics_file
     card = library.add(name, stored.forms, stored.card, metrics if metrics is not None and metrics.exists() else None)
+    if metrics is not None:
+        Run(metrics.parent).finish(card.reference)
     return replace(result, prompt=replace(result.prompt, stored=replace(stored, card=card)))
 
 

@@ -67,11 +67,17 @@ def go_on(tune: list[str], library: Path) -> dict[str, object]:
     for folder in fresh:
         (folder / "seen").touch()
     resumed = bool(fresh) and (fresh[-1] / "state.safetensors").exists()
+    finished = bool(fresh) and (fresh[-1] / "stored").exists()  # the kill came too late
     again = ["tune", "--resume", str(fresh[-1])] if fresh else tune
     code = in_fork(again, library)
     for folder in (f.parent for f in library.glob(".runs/*/run.toml")):
         (folder / "seen").touch()
-    return {"resumed": resumed, "code": code, "added": len(list(library.glob("killed/*/card.toml"))) - stored}
+    return {
+        "resumed": resumed,
+        "finished": finished,
+        "code": code,
+        "added": len(list(library.glob("killed/*/card.toml"))) - stored,
+    }
 
 
 def in_fork(

@@ -214,7 +214,9 @@ def test_twenty_kills(toy_folder: Path, make_csv: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert len(report["kills"]) == 20
-    assert all(kill["code"] == 0 and kill["added"] == 1 for kill in report["kills"])
+    ended = [(kill["code"], kill["added"]) for kill in report["kills"]]
+    assert ended == [(2, 0) if kill["finished"] else (0, 1) for kill in report["kills"]]
+    assert not any(kill["finished"] for kill in report["kills"][-8:])
     assert all(kill["killed"] for kill in report["kills"][-8:])
     assert sum(kill["resumed"] for kill in report["kills"]) >= 8
     assert report["problems"] == []
@@ -290,3 +292,14 @@ def write_versions(root: Path, forms: list[Form], card: Card, ready: Any) -> Non
     ready.wait()
     for _ in range(3):
         Library(root).add("both", forms, card)
+
+
+def test_a_finished_run_is_not_run_again(cli: Any, make_csv: Any, toy_flags: list[str]) -> None:
+    """Resuming a run whose prompt was stored already gave a second, identical version."""
+    flags = [*toy_flags, "--epochs", "1", "--json"]
+    assert cli("tune", make_csv(rows=40), "--name", "once", *flags).code == 0
+    (run,) = Path("library/.runs").iterdir()
+    again = cli("tune", "--resume", run)
+    assert again.code == 2
+    assert "is finished: its prompt is once@1" in again.err
+    assert [p["prompt"] for p in cli("library", "list", "--json").json["prompts"]] == ["once@1"]

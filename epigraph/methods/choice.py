@@ -59,8 +59,6 @@ def quick_score(method: Scorable, rows: Sequence[Row]) -> float:
     if method.task.kind == "classification":
         labels = list(method.task.labels)
         predicted = [labels[i] for i in method.probabilities(rows).argmax(1)]
-        score = metrics.macro_f1 if method.task.metric == "macro_f1" else metrics.accuracy
-        return float(score(truth, predicted))
+        return float(metrics.LABEL_SCORES[method.task.metric](truth, predicted))
     references = [row.references or (t,) for row, t in zip(rows, truth, strict=True)]
-    outputs = method.outputs(rows)
-    return float((metrics.exact_match if method.task.metric == "exact_match" else metrics.bleu)(outputs, references))
+    return float(metrics.ANSWER_SCORES[method.task.metric](method.outputs(rows), references))

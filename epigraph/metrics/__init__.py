@@ -40,7 +40,15 @@ from epigraph.metrics.intervals import (
     wilson,
 )
 
+LABEL_SCORES = {"accuracy": accuracy, "macro_f1": macro_f1}
+"""Scores of labels by the name that a task's metric has: (truth, predicted) → 0–1."""
+
+ANSWER_SCORES = {"bleu": bleu, "rouge_l": rouge_l, "exact_match": exact_match}
+"""Scores of generated text by name: (outputs, references) → 0–1."""
+
 __all__ = [
+    "ANSWER_SCORES",
+    "LABEL_SCORES",
     "ClassScore",
     "Confusion",
     "Interval",

@@ -29,12 +29,13 @@ class KvPrompt(SoftPrompt):
     def __init__(self, start: Sequence[KeyValue]) -> None:
         super().__init__()
         stacked = [torch.stack([form.keys, form.values]).detach().float() for form in start]  # [2, L, A, P, D]
-        self.units = [layer_rms(block) for block in stacked]
-        self.blocks = nn.ParameterList(block / unit for block, unit in zip(stacked, self.units, strict=True))
+        for number, block in enumerate(stacked):
+            self.register_buffer(f"unit{number}", layer_rms(block))
+        self.blocks = nn.ParameterList(block / layer_rms(block) for block in stacked)
 
     def form(self, query: object = None) -> list[Form]:  # noqa: ARG002 (the contract of every kind)
         """The keys and values of each block."""
-        scaled = [block * unit for block, unit in zip(self.blocks, self.units, strict=True)]
+        scaled = [block * self.get_buffer(f"unit{number}") for number, block in enumerate(self.blocks)]
         return [KeyValue(block[0], block[1]) for block in scaled]
 
 

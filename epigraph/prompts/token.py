@@ -10,7 +10,9 @@ times smaller than T5's.
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from epigraph.prompts.form import Embedded, Form
 from epigraph.prompts.soft import SoftPrompt
@@ -25,11 +27,16 @@ class TokenPrompt(SoftPrompt):
 
     def __init__(self, start: Sequence[Embedded]) -> None:
         super().__init__()
-        self.units = [float(form.vectors.float().pow(2).mean().sqrt()) or 1.0 for form in start]
-        self.vectors = nn.ParameterList(
-            form.vectors.detach().float() / unit for form, unit in zip(start, self.units, strict=True)
-        )
+        for number, form in enumerate(start):
+            self.register_buffer(f"unit{number}", rms(form.vectors))
+        self.vectors = nn.ParameterList(form.vectors.detach().float() / rms(form.vectors) for form in start)
 
     def form(self, query: object = None) -> list[Form]:  # noqa: ARG002 (the contract of every kind)
         """The vectors of each block."""
-        return [Embedded(vectors * unit) for vectors, unit in zip(self.vectors, self.units, strict=True)]
+        return [Embedded(vectors * self.get_buffer(f"unit{number}")) for number, vectors in enumerate(self.vectors)]
+
+
+def rms(vectors: Float[Tensor, "P H"]) -> Float[Tensor, ""]:
+    """Root mean square of all entries; 1 where all are zero or there are none."""
+    found = vectors.detach().float().pow(2).sum() / max(1, vectors.numel())
+    return torch.where(found > 0, found.sqrt(), 1.0)

@@ -19,7 +19,6 @@ from epigraph.prompts import Form
 from epigraph.tasks.row import Row
 
 WATCHED_OUTPUTS = 64
-ANSWER_SCORES = {"bleu": metrics.bleu, "exact_match": metrics.exact_match, "rouge_l": metrics.rouge_l}
 
 
 @dataclass(frozen=True, order=True)
@@ -73,10 +72,9 @@ class LabelObjective:
         labels = self.solver.tree.trie.labels
         right = np.array([self.solver.tree.trie.index(t) for t in self.truth])
         predicted = [labels[i] for i in scores.argmax(1)]
-        score = metrics.macro_f1 if self.metric == "macro_f1" else metrics.accuracy
         known = right >= 0
         loss = -scores[np.flatnonzero(known), right[known]].mean() if known.any() else 0.0
-        return Watched(float(score(self.truth, predicted)), -float(loss))
+        return Watched(float(metrics.LABEL_SCORES[self.metric](self.truth, predicted)), -float(loss))
 
 
 class AnswerObjective:
@@ -108,7 +106,7 @@ class AnswerObjective:
             solver.engine, solver.task, forms, template=solver.template, output_tokens=solver.output_tokens
         )
         outputs = watched.encoded_outputs(self.asked)
-        return Watched(float(ANSWER_SCORES[self.metric](outputs, self.references)), -loss)
+        return Watched(float(metrics.ANSWER_SCORES[self.metric](outputs, self.references)), -loss)
 
 
 def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Objective:

@@ -2,7 +2,7 @@
 
 run.toml        data with hashes, task, choices, base, dtype, threads: written before the first step, obeyed on resume
 metrics.jsonl   one line a validation
-state.safetensors   where it stands
+state.safetensors   where it stands        stored   the prompt it ended in
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from epigraph.errors import ConfigError, NotFound, StorageFailed
 from epigraph.tasks.row import Row
 from epigraph.tuning.loop import Moment
 
-DESCRIPTION, METRICS, STATE = "run.toml", "metrics.jsonl", "state.safetensors"
+DESCRIPTION, METRICS, STATE, STORED = "run.toml", "metrics.jsonl", "state.safetensors", "stored"
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,16 @@ class Run:
         if not (folder / DESCRIPTION).is_file():
             raise NotFound(f"{folder} is no run folder: it has no {DESCRIPTION}.", "Give the folder that tune printed.")
         return cls(folder)
+
+    @property
+    def stored_as(self) -> str:
+        """The prompt that this run ended in; empty while it has not."""
+        note = self.folder / STORED
+        return note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+
+    def finish(self, reference: str) -> None:
+        """Note under which reference the prompt was stored."""
+        (self.folder / STORED).write_text(reference + "\n", encoding="utf-8")
 
     @property
     def description(self) -> dict[str, Any]:
