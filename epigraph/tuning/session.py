@@ -68,6 +68,7 @@ def tune(
     choices = choose(config, task, len(parts.train))
     _check_length(base, choices)
     engine = engine or Engine(base)
+    flops_before = engine.flops
     prompt = make_prompt(
         engine,
         choices.task,
@@ -95,6 +96,7 @@ def tune(
             run=run,
             meter=meter,
             frozen_seconds=frozen_seconds,
+            flops=engine.flops - flops_before,
             around=around,
             name=name,
         )
@@ -124,6 +126,7 @@ class Made:
     run: Run | None
     meter: Meter
     frozen_seconds: float
+    flops: int
     around: Surroundings
     name: str
 
@@ -185,7 +188,6 @@ def _finish(made: Made) -> TuneResult:
     solver, parts = made.solver, made.parts
     forms = made.prompt.fold()
     tuned_seconds = made.meter.seconds
-    flops = solver.engine.flops
     tuned = PromptedBase(solver.engine, solver.task, forms, output_tokens=solver.output_tokens)
     final = list(parts.final)
     made.around.stage("scoring", 0, len(final))
@@ -196,7 +198,7 @@ def _finish(made: Made) -> TuneResult:
     reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{chosen.name}: {chosen.reason}"}
     reasons["dtype"] = solver.engine.base.precision.reason
     reasons["stop"] = _stop_reason(made)
-    cost = _cost(made, forms, tuned_seconds, flops)
+    cost = _cost(made, forms, tuned_seconds)
     settings = made.choices.to_dict() | {"output_tokens": solver.output_tokens, "dtype": solver.engine.base.precision.name}
     card = _card(made, scored, hard, cost, settings, reasons)
     stored = StoredPrompt(card=card, forms=forms)
@@ -235,7 +237,7 @@ def _card(
     )
 
 
-def _cost(made: Made, forms: Sequence[Form], seconds: float, flops: int) -> dict[str, Any]:
+def _cost(made: Made, forms: Sequence[Form], seconds: float) -> dict[str, Any]:
     kept = sum(t.numel() for form in forms for t in asdict(form).values())
     return {
         "seconds": round(seconds, 1),
@@ -244,7 +246,7 @@ def _cost(made: Made, forms: Sequence[Form], seconds: float, flops: int) -> dict
         "trained_parameters": made.prompt.trained_parameters,
         "kept_parameters": kept,
         "kept_bytes": 4 * kept,
-        "flops": flops,
+        "flops": made.flops,
         **made.meter.energy(),
         "peak_memory_bytes": peak_memory(),
         "added_tokens": sum(form.length for form in forms),
