@@ -27,6 +27,7 @@ from epigraph.tuning import Surroundings, TuneResult, tune
 
 NAME = "demo-critics"
 ROWS, NEW = 1000, 3
+EPOCHS, BATCH = 5, 64  # a short tuning: the demo shall be over soon
 Note = Callable[[str], None]
 
 
@@ -61,7 +62,7 @@ def run_demo(library: Path, *, note: Note, around: Surroundings, rows: int = ROW
     base = load_base(note=note)
     note(f"{base.name} in {base.precision.name}: {base.precision.reason}")
     engine = Engine(base)
-    tuned = tune(base, task, TuneConfig(), name=NAME, engine=engine, around=around)
+    tuned = tune(base, task, TuneConfig(epochs=EPOCHS, batch=BATCH), name=NAME, engine=engine, around=around)
     few, few_name = _few_shot(engine, tuned, task, note)
     stored = tuned.prompt.stored
     card = Library(library).add(NAME, stored.forms, stored.card, tuned.prompt.metrics_file)
@@ -96,7 +97,7 @@ def _few_shot(engine: Engine, tuned: TuneResult, task: Task, note: Note) -> tupl
     note("scoring few-shot hard prompts")
     output_tokens = tuned.model.method.output_tokens
     rows = task.train.rows
-    chosen = best_few_shot(engine, task, rows[64:], rows[:64], output_tokens)
+    chosen = best_few_shot(engine, task, rows[32:], rows[:32], output_tokens)
     if chosen is None or task.test is None:
         return None, ""
     return evaluate(chosen.method, task.test.rows, split="test"), chosen.name

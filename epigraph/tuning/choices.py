@@ -10,7 +10,7 @@ from epigraph.prompts import KINDS
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
 
-EXAMPLES_SEEN = {"classification": 6000, "generation": 2500}
+EXAMPLES_SEEN = {"classification": 5000, "generation": 2500}
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "generation": 16}
 BATCHES = ((200, 16), (2000, 32), (math.inf, 64))
