@@ -628,8 +628,8 @@ def stopped_at(where: str, call: int = 1) -> Iterator[None]:
         ("epigraph.jobs:load_base", 1, False),
         ("epigraph.tuning.run:write_toml", 1, False),
         ("epigraph.engine:Engine.freeze", 1, True),
-        ("epigraph.tuning.loop:Loop._step", 1, True),
-        ("epigraph.tuning.loop:Loop._step", 4, True),
+        ("epigraph.tuning.loop:Loop.finish_step", 1, True),
+        ("epigraph.tuning.loop:Loop.finish_step", 4, True),
         ("epigraph.tuning.state:save_file", 1, True),
         ("epigraph.tuning.session:evaluate", 1, True),
         ("epigraph.tuning.session:best_zero_shot", 1, True),
@@ -660,7 +660,7 @@ def test_ctrl_c_while_tuning_leaves_nothing_half_written_and_says_how_to_go_on(
 
 
 def test_ctrl_c_with_json_says_so_in_json(cli: Any, tmp_path: Path, toy_flags: list[str]) -> None:
-    with stopped_at("epigraph.tuning.loop:Loop._step"):
+    with stopped_at("epigraph.tuning.loop:Loop.finish_step"):
         answer = cli("tune", good(tmp_path), "--name", "routing", *QUICK, *toy_flags, "--json")
     assert answer.code == 130
     assert answer.json["error"]["type"] == "Interrupted"
