@@ -21,7 +21,8 @@ from epigraph.cost import Meter
 from epigraph.errors import BaseMismatch, InputError, NameRefused, NotFound
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Library, StoredPrompt, check_name, import_peft
-from epigraph.methods.hard import instruction_first, instruction_in_place
+from epigraph.methods import ZERO_SHOT
+from epigraph.methods.hard import instruction_in_place
 from epigraph.model import PromptModel, facts
 from epigraph.prompts import Form
 from epigraph.tasks.hub import is_hub
@@ -177,8 +178,8 @@ def evaluate_prompt(
     scored = evaluate(model.method, rows.rows, split="test")
     cost = {"seconds": round(meter.seconds, 1), "flops": engine.flops, **meter.energy()}
     kept = ("trained_parameters", "kept_parameters", "kept_bytes", "added_tokens")
-    first = str(stored.card.reasons.get("hard_prompt", "")).startswith("zero-shot, instruction first")
-    hard = (instruction_first if first else instruction_in_place)(engine, model.task, model.method.output_tokens)
+    build = ZERO_SHOT.get(stored.card.settings.get("hard_prompt", ""), instruction_in_place)
+    hard = build(engine, model.task, model.method.output_tokens)
     unseen = model.task.unseen_labels(rows)
     warnings = [f"label {label!r} was never trained: its {n} rows count as wrong" for label, n in unseen.items()]
     if rows.faults:

@@ -10,6 +10,10 @@ from epigraph.methods.solver import PromptedBase, Scorable
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
+ZERO_SHOT = {
+    "zero-shot, instruction in the prompt's place": instruction_in_place,
+    "zero-shot, instruction first": instruction_first,
+}
 CHOOSING_ROWS = 64
 DRAWS = 3
 
@@ -25,10 +29,7 @@ class Chosen:
 
 def best_zero_shot(engine: Engine, task: Task, validation: Sequence[Row], output_tokens: int) -> Chosen:
     """The instruction before the row or in the prompt's place."""
-    candidates = {
-        "zero-shot, instruction in the prompt's place": instruction_in_place(engine, task, output_tokens),
-        "zero-shot, instruction first": instruction_first(engine, task, output_tokens),
-    }
+    candidates = {name: build(engine, task, output_tokens) for name, build in ZERO_SHOT.items()}
     return _best(candidates, validation)
 
 

@@ -199,7 +199,11 @@ def _finish(made: Made) -> TuneResult:
     reasons["dtype"] = solver.engine.base.precision.reason
     reasons["stop"] = _stop_reason(made)
     cost = _cost(made, forms, tuned_seconds)
-    settings = made.choices.to_dict() | {"output_tokens": solver.output_tokens, "dtype": solver.engine.base.precision.name}
+    settings = made.choices.to_dict() | {
+        "output_tokens": solver.output_tokens,
+        "dtype": solver.engine.base.precision.name,
+        "hard_prompt": chosen.name,
+    }
     card = _card(made, scored, hard, cost, settings, reasons)
     stored = StoredPrompt(card=card, forms=forms)
     return TuneResult(
