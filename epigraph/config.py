@@ -35,10 +35,11 @@ class TuneConfig:
     portable: bool = setting(False, "a token prompt that stands first: loads in PEFT and vLLM")
     start: str = setting("text", "first values: text, labels, vocab, random or prompt:NAME")
     epochs: int | None = setting(
-        None, "the most passes over the training rows; by default some 5,000 examples (generation: 2,500)"
+        None, "the most passes over the training rows; by default some 6,000 examples (generation: 2,500)"
     )
     rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
     batch: int | None = setting(None, "examples a step; by default 16 to 64 by the number of rows")
+    trials: int = setting(1, "prompts tuned side by side with other rates and seeds; the best on validation is kept")
     seed: int = setting(0, "seed of start, split and order")
     warmup: float = setting(0.1, "share of the steps in which the rate rises")
     clip: float = setting(1.0, "largest norm of a step's gradient")
@@ -57,7 +58,7 @@ class TuneConfig:
             raise ConfigError(f"a portable prompt stands first, but place {self.place!r} was asked.", "Leave --place out.")
 
     def _check_numbers(self) -> None:
-        at_least = {"length": 1, "epochs": 1, "batch": 1, "patience": 1, "seed": 0}
+        at_least = {"length": 1, "epochs": 1, "batch": 1, "patience": 1, "trials": 1, "seed": 0}
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and value < least:

@@ -18,6 +18,7 @@ from epigraph.base.fingerprint import remembered_folder
 from epigraph.base.load import DEFAULT_NAME
 from epigraph.config import TuneConfig
 from epigraph.cost import Meter
+from epigraph.engine import Engine
 from epigraph.errors import BaseMismatch, InputError, NameRefused, NotFound
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Library, StoredPrompt, check_name, import_peft
@@ -117,8 +118,11 @@ def run_job(
     return replace(result, prompt=replace(result.prompt, stored=replace(stored, card=card)))
 
 
-def open_prompt(stored: StoredPrompt, *, base: str, device: str, dtype: str, note: Note) -> PromptModel:
-    """A stored prompt on its base: the one named, or the one its card names. BaseMismatch if it is another."""
+def open_prompt(stored: StoredPrompt, *, base: str, device: str, dtype: str, note: Note, keep: bool = False) -> PromptModel:
+    """A stored prompt on its base: the one named, or the one its card names. BaseMismatch if it is another.
+
+    ``keep`` holds the states of its texts for later runs.
+    """
     try:
         loaded = load_base(base or _base_of(stored.card), dtype=dtype, device=device, note=note)
     except NotFound as error:
@@ -128,7 +132,7 @@ def open_prompt(stored: StoredPrompt, *, base: str, device: str, dtype: str, not
             f"prompt {stored.card.reference!r} stands on a base that is not here: {error.message}",
             "Pass --base with the folder or the hub name of that model.",
         ) from error
-    return PromptModel(stored, loaded)
+    return PromptModel(stored, loaded, engine=Engine(loaded, keep=keep))
 
 
 def _base_of(card: Card) -> str:
@@ -173,7 +177,7 @@ def evaluate_prompt(
     """Score a stored prompt on a labelled file. The file is read before the base is loaded."""
     stored = Library(library).get(reference)
     rows = Task.from_dict(stored.card.task).read_rows(data, strict=strict)
-    model = open_prompt(stored, base=base, device=device, dtype=dtype, note=note)
+    model = open_prompt(stored, base=base, device=device, dtype=dtype, note=note, keep=True)
     meter, engine = Meter(), model.method.engine
     scored = evaluate(model.method, rows.rows, split="test")
     cost = {"seconds": round(meter.seconds, 1), "flops": engine.flops, **meter.energy()}

@@ -49,8 +49,7 @@ class PromptModel:
         self.card: Card = stored.card
         self.task = Task.from_dict(stored.card.task)
         output_tokens = int(stored.card.settings.get("output_tokens", 64))
-        self.owns_engine = engine is None
-        self.method = PromptedBase(engine or Engine(base), self.task, stored.forms, output_tokens=output_tokens)
+        self.method = PromptedBase(engine or Engine(base, keep=False), self.task, stored.forms, output_tokens=output_tokens)
 
     def predict(self, rows: Sequence[Given], *, min_confidence: float = 0.0) -> list[Prediction]:
         """One prediction a row; a label less probable than ``min_confidence`` is withheld."""
@@ -63,7 +62,7 @@ class PromptModel:
         source = iter(rows)
         while chunk := [self._row(given) for given in islice(source, together)]:
             yield from self._answers(chunk, min_confidence)
-            if self.owns_engine:
+            if not self.method.engine.store.keep:
                 self.method.engine.store.forget()
 
     def _row(self, given: Given) -> Row:

@@ -69,10 +69,12 @@ def test_a_model_with_an_engine_of_its_own_keeps_no_texts() -> None:
     """A server that answers for days would otherwise hold the states of every text it ever saw."""
     model = PromptModel(stored(), BASE)
     model.predict([f"text {i}" for i in range(5)])
-    assert len(model.method.engine.store) == 0
+    assert model.method.engine.store.bytes_in_memory == 0
     shared = Engine(BASE)
-    PromptModel(stored(), BASE, engine=shared).predict(["one text", "two texts"])
-    assert len(shared.store) == 2
+    sharing = PromptModel(stored(), BASE, engine=shared)
+    sharing.predict(["one text", "two texts"])
+    rows = sharing.method.encode([Row(fields={"text": text}) for text in ("one text", "a text that nobody gave")])
+    assert shared.missing(rows) == shared.missing(rows[1:]) != []
 
 
 def test_it_abstains_below_the_confidence_that_is_asked() -> None:

@@ -23,6 +23,7 @@ LAYERS = {
     "model": 5,
     "tuning": 6,
     "jobs": 7,
+    "bench": 9,
     "demo": 9,
     "sklearn": 9,
     "cli": 10,

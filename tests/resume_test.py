@@ -77,7 +77,7 @@ def test_an_interrupt_during_a_save_loses_nothing(
     engine: Engine, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int
 ) -> None:
     whole = tune(engine.base, task, CONFIG, engine=engine).prompt.stored.forms
-    really, calls = loop_module.save_state, []
+    really, calls = loop_module.save_states, []
 
     def interrupted(*arguments: Any) -> None:
         calls.append(1)
@@ -85,7 +85,7 @@ def test_an_interrupt_during_a_save_loses_nothing(
             raise KeyboardInterrupt("stop")
         really(*arguments)
 
-    monkeypatch.setattr(loop_module, "save_state", interrupted)
+    monkeypatch.setattr(loop_module, "save_states", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stop"):
         tune(engine.base, task, CONFIG, engine=engine, around=Surroundings(runs=tmp_path))
     monkeypatch.undo()
@@ -94,11 +94,15 @@ def test_an_interrupt_during_a_save_loses_nothing(
     assert same(result.prompt.stored.forms, whole)
 
 
-def test_a_run_that_was_stopped_before_its_first_step_begins_again(engine: Engine, task: Task, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_before_its_first_step_begins_again(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIGRAPH_HOME", str(tmp_path / "home"))  # nothing of the task was read before
+    engine = Engine(toy_base())
+
     def stop(name: str, done: int, total: int) -> None:
         raise KeyboardInterrupt("stop")
 
-    engine.store.forget()
     with pytest.raises(KeyboardInterrupt, match="stop"):
         tune(engine.base, task, CONFIG, engine=engine, around=Surroundings(runs=tmp_path, stage=stop))
     (folder,) = tmp_path.glob("prompt-*")

@@ -42,6 +42,24 @@ def same(left: TuneResult, right: TuneResult) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_trials_are_tuned_side_by_side_and_the_best_on_validation_is_kept(
+    engine: Engine, make_csv: Any, tmp_path: Path
+) -> None:
+    """The kept prompt is the one that its rate gives alone: trials share the pass and nothing else."""
+    task = Task.from_file(make_csv(rows=64), test=make_csv("test.csv", rows=40, seed=1))
+    config = TuneConfig(trials=3, epochs=3, batch=8)
+    result = tune(engine.base, task, config, engine=engine, around=Surroundings(runs=tmp_path))
+    (folder,) = tmp_path.glob("prompt-*")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    best = max(lines, key=lambda line: line["score"])
+    assert {line["trial"] for line in lines} == {0, 1, 2}
+    assert result.settings["trials"] == 3
+    assert f"rate {result.settings['rate']:.3g} seed 0: {best['score']:.3f} (kept)" in result.reasons["trials"]
+    alone = tune(engine.base, task, TuneConfig(rate=result.settings["rate"], epochs=3, batch=8), engine=engine)
+    for mine, other in zip(tensors(result.prompt.stored.forms), tensors(alone.prompt.stored.forms), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-3)
+
+
 # ---- what tuning does ------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epigraph.cli import cache, demo, evaluate, library, predict, schema, tune
+from epigraph.cli import bench, cache, demo, evaluate, library, predict, schema, tune
 from epigraph.cli.options import examples
 from epigraph.cli.output import print_error, print_stop
 from epigraph.errors import EpigraphError
@@ -33,6 +33,7 @@ app.command("evaluate", short_help="Score a prompt on a labelled file.", epilog=
 app.command("predict", short_help="Answer texts, a file or standard input.", epilog=predict.EXAMPLES)(predict.predict)
 app.add_typer(library.app, name="library", short_help="Stored prompts: list, show, promote, verify …")
 app.add_typer(cache.app, name="cache", short_help="What is kept between runs: list, clear.")
+app.add_typer(bench.app, name="bench", short_help="Measure on this machine: tuning beside its rivals.")
 app.command("schema", short_help="The JSON schema of a command's output.", epilog=schema.EXAMPLES)(schema.schema)
 
 INTERRUPTED = 130

@@ -10,14 +10,14 @@ import torch
 
 from epigraph.engine.attention import Blocks, Shared
 from epigraph.engine.building import build
-from epigraph.engine.frozen import FrozenStore, text_key
+from epigraph.engine.frozen import FrozenStore, Text
 from epigraph.engine.trunk import Trunk, stack_captured
 from epigraph.prompts import Embedded, Form, KeyValue
 
 
-def beginning(trunk: Trunk, store: FrozenStore, lead: tuple[int, ...], form: Form | None) -> KeyValue | None:
+def beginning(trunk: Trunk, store: FrozenStore, lead: Text, form: Form | None) -> KeyValue | None:
     """Keys and values of the lead and the block; None where both are empty."""
-    before = lead_states(trunk, store, lead) if lead else None
+    before = lead_states(trunk, store, lead) if lead.ids else None
     if form is None or form.length == 0:
         return before
     if isinstance(form, Embedded):
@@ -29,10 +29,10 @@ def beginning(trunk: Trunk, store: FrozenStore, lead: tuple[int, ...], form: For
     return block if before is None else join([before, block])
 
 
-def lead_states(trunk: Trunk, store: FrozenStore, lead: tuple[int, ...]) -> KeyValue:
+def lead_states(trunk: Trunk, store: FrozenStore, lead: Text) -> KeyValue:
     """The frozen keys and values of a text, from the store."""
     build(trunk, store, [lead])
-    states = store[text_key(lead)].states.to(trunk.base.device)
+    states = store.whole(lead).to(trunk.base.device)
     return KeyValue(states[:, 0], states[:, 1])
 
 

@@ -5,8 +5,9 @@
 Exact for every position of ``{prompt}``: in a causal model what stands before the first block never depends on it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -15,11 +16,12 @@ from torch import Tensor
 from epigraph.assets import home
 from epigraph.base import Base
 from epigraph.engine import attention
+from epigraph.engine.allocator import keep_freed_memory
 from epigraph.engine.assembly import Prompts, embed_stream, shared_blocks
 from epigraph.engine.attention import Blocks, Past
 from epigraph.engine.beginning import beginning
-from epigraph.engine.building import Progress, build
-from epigraph.engine.frozen import FrozenStore, Shape, text_key
+from epigraph.engine.building import Progress, build, missing
+from epigraph.engine.frozen import FrozenStore, Shape, Text
 from epigraph.engine.selftest import check_base
 from epigraph.engine.stream import Item, Stream, Tail, lay_out
 from epigraph.engine.tree import Tree
@@ -30,6 +32,7 @@ from epigraph.tasks.encode import Encoded
 
 TOKENS_A_BATCH = 2048
 ROWS_A_BATCH = 128
+LEAST_GATHERED, MOST_GATHERED = 64 << 20, 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,21 @@ class Pass:
 
 
 class Engine:
-    """One base with its store of frozen states."""
+    """One base with its store of frozen states.
 
-    def __init__(self, base: Base, *, budget: int | None = None) -> None:
+    ``keep`` writes them to disk for later runs and other processes; ``budget`` bounds, in bytes, what stays in memory.
+    ``folder`` is where they are kept, by default in $EPIGRAPH_HOME.
+    """
+
+    def __init__(self, base: Base, *, budget: int | None = None, keep: bool = True, folder: Path | None = None) -> None:
+        keep_freed_memory()
         attention.register()
         base.model.set_attn_implementation(attention.NAME)
         self.base = base
         shape = _shape(base)
-        folder = home() / "frozen" / f"{base.fingerprint[:16]}-{base.precision.name}"
-        self.store = FrozenStore(shape, dtype=base.dtype, folder=folder, budget=budget)
+        own = f"{base.fingerprint[:16]}-{base.precision.name}-{base.device.type}"
+        folder = (folder or home() / "frozen") / own
+        self.store = FrozenStore(shape, dtype=base.dtype, folder=folder, budget=budget, keep=keep)
         self.trunk = Trunk(base)
         check_base(self)
 
@@ -63,9 +72,18 @@ class Engine:
         """Floating-point operations counted so far: forward and backward."""
         return self.trunk.flops
 
-    def freeze(self, rows: Sequence[Encoded], progress: Progress | None = None) -> None:
-        """Compute the frozen states of these rows' beginnings, those not known yet."""
-        build(self.trunk, self.store, [row.segments[0] for row in rows], progress)
+    def freeze(self, rows: Sequence[Encoded], progress: Progress | None = None, *, planned: Collection[str] = ()) -> None:
+        """Compute the frozen states of these rows' beginnings, those not known yet.
+
+        ``planned`` are the keys that ``missing`` named when the work was begun: they are batched as they were then.
+        """
+        texts = [_text(row) for row in rows]
+        build(self.trunk, self.store, texts, progress, planned)
+        self.store.touch(texts)
+
+    def missing(self, rows: Sequence[Encoded]) -> list[str]:
+        """The keys of the texts among these rows' beginnings whose frozen states are not there yet."""
+        return [text.key.hex() for text in missing(self.store, [_text(row) for row in rows])]
 
     # ---- forms -------------------------------------------------------------------------------------------------------
 
@@ -73,7 +91,7 @@ class Engine:
         """A form as keys and values; vectors are run through the base at positions 0…P−1 (exact where the prompt is first)."""
         if isinstance(form, KeyValue) or form.length == 0:
             return form if isinstance(form, KeyValue) else self._nothing()
-        found = beginning(self.trunk, self.store, (), form)
+        found = beginning(self.trunk, self.store, Text(()), form)
         assert found is not None
         return found
 
@@ -94,15 +112,14 @@ class Engine:
     def forward_side_by_side(self, rows: Sequence[Encoded], prompts: Prompts, tail: Tail, *, capture: bool = False) -> Pass:
         """The same for S prompts at once: ``rows`` are S equal groups, group s answered with prompt s."""
         assert len(rows) % len(prompts) == 0, "prompts side by side answer equally many rows each"
-        lead = rows[0].segments[0]
-        common = all(row.segments[0] == lead for row in rows) and not any(_depends_on_input(f[0]) for f in prompts if f)
-        beginnings = [
-            beginning(self.trunk, self.store, lead, forms[0] if forms else None) if common else None for forms in prompts
-        ]
+        texts = [_text(row) for row in rows]
+        common = len(set(texts)) == 1 and not any(_depends_on_input(f[0]) for f in prompts if f)
+        lead = texts[0] if common else _lead(texts)
+        beginnings = [beginning(self.trunk, self.store, lead, f[0] if f and common else None) for f in prompts]
         stream = self._lay_out(rows, prompts, beginnings, tail, common=common)
         blocks = Blocks(stream.positions.to(self.base.device), stream.own.to(self.base.device))
-        if not common and any(row.segments[0] for row in rows):
-            blocks.past = self._past(rows)
+        if not common and any(text.ids for text in texts):
+            blocks.past = self._past(texts, len(lead.ids))
         blocks.shared = shared_blocks(self.base, prompts, stream, beginnings, skip_first=common)
         blocks.captured = {} if capture else None
         hidden = self.trunk.run(embed_stream(self.base, stream, prompts, skip_first=common), blocks)
@@ -129,12 +146,12 @@ class Engine:
             )
         return stream
 
-    def _past(self, rows: Sequence[Encoded]) -> Past:
-        self.freeze(rows)
-        keys = [text_key(row.segments[0]) for row in rows]
-        states, lengths = self.store.gather(keys, self.base.device)
-        places = torch.arange(states.shape[4], device=self.base.device)[None].expand(len(rows), -1)
-        return Past(states[:, 0], states[:, 1], places, places < lengths[:, None])
+    def _past(self, texts: Sequence[Text], start: int) -> Past:
+        """The frozen states of these texts from position ``start`` on, where a lead that all share does not come before."""
+        build(self.trunk, self.store, texts)
+        states, lengths = self.store.gather(texts, self.base.device, whole=not start)
+        places = torch.arange(states.shape[4], device=self.base.device)[None].expand(len(texts), -1)
+        return Past(states[:, 0], states[:, 1], start + places, places < lengths[:, None])
 
     # ---- classification ----------------------------------------------------------------------------------------------
 
@@ -194,17 +211,26 @@ class Engine:
     # ---- batches -----------------------------------------------------------------------------------------------------
 
     def batches(self, rows: Sequence[Encoded], extra: int = 0) -> Iterator[list[int]]:
-        """Row numbers in length-sorted batches by token budget; ``extra`` is what every row computes besides."""
+        """Row numbers in length-sorted batches by token and memory budget; ``extra`` is what every row computes besides."""
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i].segments[0]), rows[i].length, rows[i].segments[0]))
         batch: list[int] = []
+        longest = 0
         for i in order:
-            longest = max([own_tokens(rows[j]) for j in [*batch, i]]) + extra
-            if batch and ((len(batch) + 1) * longest > TOKENS_A_BATCH or len(batch) >= ROWS_A_BATCH):
+            longest = max(longest, own_tokens(rows[i]) + extra)
+            most = min(TOKENS_A_BATCH // longest, ROWS_A_BATCH, self.rows_at_once([rows[i]], 1, extra))
+            if batch and len(batch) >= most:
                 yield batch
-                batch = []
+                batch, longest = [], own_tokens(rows[i]) + extra
             batch.append(i)
         if batch:
             yield batch
+
+    def rows_at_once(self, rows: Sequence[Encoded], prompts: int, extra: int = 0) -> int:
+        """How many of such rows of each of ``prompts`` prompts one pass may take, so that their frozen states, gathered,
+        stay within a quarter of the memory budget."""
+        longest = max(len(row.segments[0]) - row.lead for row in rows) + extra
+        each = self.store.shape.numbers(longest) * self.base.dtype.itemsize * prompts
+        return max(1, max(LEAST_GATHERED, min(MOST_GATHERED, self.store.budget // 4)) // max(1, each))
 
 
 def _shape(base: Base) -> Shape:
@@ -220,6 +246,16 @@ def _shape(base: Base) -> Shape:
 def own_tokens(row: Encoded) -> int:
     """Tokens a row computes at every step: all but its frozen beginning."""
     return sum(map(len, row.segments[1:])) + len(row.answer)
+
+
+def _text(row: Encoded) -> Text:
+    return Text(row.segments[0], row.lead)
+
+
+def _lead(texts: Sequence[Text]) -> Text:
+    """What all these texts go on from; nothing where they differ in it."""
+    first = texts[0].before
+    return first if all(text.before == first for text in texts) else Text(())
 
 
 def _depends_on_input(form: Form) -> bool:

@@ -181,18 +181,6 @@ def test_generation_equals_choosing_the_likeliest_token_again_and_again(engine: 
         assert found == expected
 
 
-def test_spilled_states_give_the_same_answers(engine: Engine) -> None:
-    rows = encoded(engine.base, TEMPLATES["last"])
-    forms = make_forms(engine.base, "kv", 1)
-    tree = Tree.build(build_trie({"a": "yes", "b": "no"}, Template(TEMPLATES["last"]), engine.base), engine.base)
-    spilled = Engine(engine.base, budget=0)
-    found = spilled.classify(rows, forms, tree)
-    assert spilled.store.bytes_on_disk > 0
-    assert spilled.store.folder.stat().st_mode & 0o777 == 0o700
-    torch.testing.assert_close(found, engine.classify(rows, forms, tree), atol=0, rtol=0)
-    spilled.store.close()
-
-
 def test_a_prompt_with_nothing_behind_it_is_refused(engine: Engine) -> None:
     rows = encoded(engine.base, "{text}{prompt}")
     with pytest.raises(TaskError, match="nothing stands after the prompt"):

@@ -1,17 +1,16 @@
 """The store of frozen states: keys and values of texts that no prompt can change, computed once a base and text.
 
 A record holds, for n tokens, keys and values of every layer [L, 2, A, n, D] and the last layer's state at the last token
-and its mean [2, H]. Records of one built batch lie in one flat shard. Shards stay in memory up to a byte budget; beyond
-it they are written as safetensors and mapped, so that the system pages them in and out.
+and its mean [2, H]. A text that goes on from a *lead* (what the template says before every row) holds only the tokens
+behind it; the lead is a record of its own, stored once.
 
-Frozen states are private user data: the folder's mode is 0700, keys are hashes of token ids, and nothing of it is ever
-written beside a prompt.
+Records go to disk as shards, mapped, for every later run and process; what the disk does not take stays in memory up to a
+byte budget. Texts that do not come back (a stream to predict) go the other way: memory first. Nothing of it is ever written
+beside a prompt.
 """
 
-import contextlib
 import hashlib
-import os
-import secrets
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +18,34 @@ from pathlib import Path
 import psutil
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
+from epigraph.engine.shards import KEY_BYTES, Key, Shard, ShardFolder, keys_tensor
 from epigraph.errors import StorageFailed
 
-Key = bytes
 
+@dataclass(frozen=True, order=True)
+class Text:
+    """Token ids, of which the first ``lead`` say the same in every row of the template and are stored once."""
 
-def text_key(ids: Sequence[int]) -> Key:
-    """The name of a text in the store: a hash of its token ids."""
-    return hashlib.blake2b(b",".join(b"%d" % i for i in ids), digest_size=16).digest()
+    ids: tuple[int, ...]
+    lead: int = 0
 
+    @property
+    def rest(self) -> tuple[int, ...]:
+        """The tokens behind the lead."""
+        return self.ids[self.lead :]
 
-EMPTY = text_key(())
+    @property
+    def key(self) -> Key:
+        """The name of a text in the store: a hash of its token ids and of where its lead ends."""
+        return hashlib.blake2b(array("q", (self.lead, *self.ids)).tobytes(), digest_size=KEY_BYTES).digest()
+
+    @property
+    def before(self) -> "Text":
+        """The lead as a text of its own."""
+        return Text(self.ids[: self.lead])
 
 
 def default_budget() -> int:
@@ -57,10 +69,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Record:
-    """The frozen states of one text."""
+    """The frozen states of one text, those of its lead left out."""
 
     states: Float[Tensor, "L 2 A n D"]
     summary: Float[Tensor, "2 H"]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the states are of."""
+        return self.states.shape[3]
 
 
 @dataclass(frozen=True)
@@ -69,91 +86,142 @@ class _Place:
     start: int
     tokens: int
     summary: Tensor
+    shard: str
 
 
 class FrozenStore:
-    """Records by text key, in memory up to ``budget`` bytes and in mapped files under ``folder`` beyond it."""
+    """Records by text, kept on disk for later runs and processes; without ``keep``, in memory as long as they fit.
 
-    def __init__(self, shape: Shape, *, dtype: torch.dtype, folder: Path, budget: int | None = None) -> None:
+    ``budget`` bounds what is held in memory, ``disk_budget`` what all bases' shards take on disk, in bytes.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        dtype: torch.dtype,
+        folder: Path,
+        budget: int | None = None,
+        disk_budget: int | None = None,
+        keep: bool = True,
+    ) -> None:
         self.shape = shape
-        self.folder = folder
+        self.dtype = dtype
+        self.disk = ShardFolder(folder, disk_budget)
         self.budget = default_budget() if budget is None else budget
+        self.keep = keep
+        self._refused = ""
         self.bytes_in_memory = 0
         self.bytes_on_disk = 0
         self._places: dict[Key, _Place] = {}
-        self._files: list[Path] = []
+        self._in_memory: list[Key] = []
         nothing = torch.zeros(shape.layers, 2, shape.heads, 0, shape.head_size, dtype=dtype)
         self._empty = Record(nothing, torch.zeros(2, shape.hidden))
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._places
+    def __contains__(self, text: Text) -> bool:
+        return not text.ids or text.key in self._places
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, key: Key) -> Record:
-        if key == EMPTY:
+    def __getitem__(self, text: Text) -> Record:
+        if not text.ids:
             return self._empty
-        place = self._places[key]
+        place = self._places[text.key]
         s = self.shape
         stretch = place.flat[place.start : place.start + s.numbers(place.tokens)]
         return Record(stretch.view(s.layers, 2, s.heads, place.tokens, s.head_size), place.summary)
 
-    def add(self, keys: Sequence[Key], flat: Tensor, tokens: Sequence[int], summaries: Float[Tensor, "N 2 H"]) -> None:
-        """Take a shard: the records of ``keys`` one after another in ``flat``."""
-        size = flat.numel() * flat.element_size()
-        if self.bytes_in_memory + size > self.budget:
-            flat = self._spill(flat)
-            self.bytes_on_disk += size
-        else:
-            self.bytes_in_memory += size
-        start = 0
-        for key, count, summary in zip(keys, tokens, summaries, strict=True):
-            self._places.setdefault(key, _Place(flat, start, count, summary))
-            start += self.shape.numbers(count)
+    def refresh(self) -> None:
+        """Take what other processes, or earlier ones, have written."""
+        for shard in self.disk.new():
+            if self._fits(shard):
+                self._take(shard)
+                self.bytes_on_disk += shard.bytes
 
-    def _spill(self, flat: Tensor) -> Tensor:
-        file = self.folder / f"shard-{os.getpid()}-{secrets.token_hex(6)}.safetensors"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.folder.chmod(0o700)
-            save_file({"states": flat.cpu().contiguous()}, file)
-        except Exception as error:  # safetensors raises its own kind for a full disk
-            file.unlink(missing_ok=True)
+    def add(self, texts: Sequence[Text], flat: Tensor, summaries: Float[Tensor, "N 2 H"]) -> None:
+        """Take the records of ``texts``, one after another in ``flat``."""
+        shard = Shard(
+            keys=keys_tensor([text.key for text in texts]),
+            leads=keys_tensor([text.before.key for text in texts]),
+            tokens=torch.tensor([len(text.rest) for text in texts]),
+            summaries=summaries,
+            states=flat,
+        )
+        ways = (self._write, self._hold) if self.keep else (self._hold, self._write)
+        if not any(way(shard) for way in ways):
             raise StorageFailed(
                 f"frozen states exceed the memory budget of {self.budget / 1e9:.1f} GB and could not be written to "
-                f"{self.folder}: {error}.",
+                f"{self.disk.folder}: {self._refused}.",
                 "Free disk space, set $EPIGRAPH_HOME to a larger disk, or tune on fewer or shorter rows.",
-            ) from error
-        self._files.append(file)
-        with safe_open(file, framework="pt") as opened:
-            mapped: Tensor = opened.get_tensor("states")
-            return mapped
+            )
+
+    def _write(self, shard: Shard) -> bool:
+        try:
+            written = self.disk.write(shard)
+        except (OSError, SafetensorError) as error:  # full, read-only or over its budget
+            self._refused = str(error)
+            return False
+        self._take(written)
+        self.bytes_on_disk += shard.bytes
+        return True
+
+    def _hold(self, shard: Shard) -> bool:
+        if self.bytes_in_memory + shard.bytes > self.budget:
+            return False
+        self._in_memory += self._take(shard)
+        self.bytes_in_memory += shard.bytes
+        return True
+
+    def _fits(self, shard: Shard) -> bool:
+        counted = sum(self.shape.numbers(n) for n in shard.tokens.tolist())
+        return shard.states.dtype == self.dtype and counted == shard.states.numel()
+
+    def _take(self, shard: Shard) -> list[Key]:
+        start, taken, name = 0, [], shard.name
+        for row, tokens, summary in zip(shard.keys.numpy(), shard.tokens.tolist(), shard.summaries, strict=True):
+            key = row.tobytes()
+            if key not in self._places:
+                self._places[key] = _Place(shard.states, start, tokens, summary, name)
+                taken.append(key)
+            start += self.shape.numbers(tokens)
+        return taken
+
+    def touch(self, texts: Sequence[Text]) -> None:
+        """Note that these texts are in use: their shards are the last to make room for others."""
+        self.disk.touch({self._places[text.key].shard for text in texts if text.key in self._places})
 
     def forget(self) -> None:
-        """Drop everything held, on disk too: for streams of rows that do not come back."""
-        self.close()
+        """Drop what is held in memory: for streams of rows that do not come back."""
+        for key in self._in_memory:
+            self._places.pop(key, None)
+        self._in_memory.clear()
+        self.bytes_in_memory = 0
 
-    def close(self) -> None:
-        """Forget everything and remove the files this store wrote."""
-        self._places.clear()
-        self.bytes_in_memory = self.bytes_on_disk = 0
-        for file in self._files:
-            with contextlib.suppress(OSError):
-                file.unlink(missing_ok=True)
-        self._files.clear()
-
-    def gather(self, keys: Sequence[Key], device: torch.device) -> tuple[Float[Tensor, "L 2 B A T D"], Tensor]:
-        """The states of several texts padded on the right to the longest, and their lengths [B]."""
+    def gather(
+        self, texts: Sequence[Text], device: torch.device, *, whole: bool = False
+    ) -> tuple[Float[Tensor, "L 2 B A T D"], Tensor]:
+        """The states of several texts padded on the right to the longest, and their lengths [B]; ``whole``: leads too."""
         s = self.shape
-        records = [self[key].states for key in keys]
-        lengths = [r.shape[3] for r in records]
-        padded = torch.empty(s.layers, 2, len(keys), s.heads, max(lengths), s.head_size, dtype=records[0].dtype)
-        for b, (states, n) in enumerate(zip(records, lengths, strict=True)):
-            padded[:, :, b, :, :n] = states
+        rows = [self._pieces(text, whole=whole) for text in texts]
+        lengths = [sum(piece.shape[3] for piece in row) for row in rows]
+        padded = torch.empty(s.layers, 2, len(rows), s.heads, max(lengths), s.head_size, dtype=self.dtype)
+        for b, (row, n) in enumerate(zip(rows, lengths, strict=True)):
+            start = 0
+            for piece in row:
+                padded[:, :, b, :, start : start + piece.shape[3]] = piece
+                start += piece.shape[3]
             padded[:, :, b, :, n:] = 0.0
         return padded.to(device), torch.tensor(lengths, device=device)
 
-    def summaries(self, keys: Sequence[Key], device: torch.device) -> Float[Tensor, "B 2 H"]:
+    def whole(self, text: Text) -> Float[Tensor, "L 2 A n D"]:
+        """The states of a text, those of its lead included."""
+        return torch.cat(self._pieces(text, whole=True), 3)
+
+    def _pieces(self, text: Text, *, whole: bool) -> list[Float[Tensor, "L 2 A n D"]]:
+        lead = [self[text.before].states] if whole and text.lead else []
+        return [*lead, self[text].states]
+
+    def summaries(self, texts: Sequence[Text], device: torch.device) -> Float[Tensor, "B 2 H"]:
         """The last layer's state at each text's last token, and its mean."""
-        return torch.stack([self[key].summary for key in keys]).to(device)
+        return torch.stack([self[text].summary for text in texts]).to(device)

@@ -5,6 +5,7 @@ the same code over the same trie of labels.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -71,6 +72,12 @@ class PromptedBase:
     def tree(self) -> Tree:
         """The labels' trie as this base spells them after this template."""
         return Tree.build(build_trie(self.task.labels, self.template, self.engine.base), self.engine.base)
+
+    def with_forms(self, forms: Sequence[Form]) -> "PromptedBase":
+        """The same with the forms of another prompt; all else is shared."""
+        other = copy(self)
+        other.forms = list(forms)
+        return other
 
     def encode(self, rows: Sequence[Row], *, answers: bool = False) -> list[Encoded]:
         """The rows as token ids; with ``answers`` a generation row's target, ended, is what to learn."""

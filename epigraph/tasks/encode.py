@@ -7,12 +7,15 @@ A row that is longer than the base reads is shortened at its longest field, neve
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from epigraph.errors import TaskError
 from epigraph.tasks.row import Row
 from epigraph.tasks.template import Piece, Template
 from epigraph.tasks.trie import LabelTrie
+
+SHORTEST_LEAD = 8  # a shorter one costs more to keep apart than to read again
 
 
 @runtime_checkable
@@ -29,11 +32,15 @@ class Tokens(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A row as token ids: one segment more than there are prompt blocks, and the answer to learn (may be empty)."""
+    """A row as token ids: one segment more than there are prompt blocks, and the answer to learn (may be empty).
+
+    The first ``lead`` tokens of segment 0 are the same in every row of the template: an instruction, for example.
+    """
 
     segments: tuple[tuple[int, ...], ...]
     answer: tuple[int, ...] = ()
     truncated: bool = False
+    lead: int = 0
 
     @property
     def length(self) -> int:
@@ -68,7 +75,18 @@ class Encoder:
         fits = sum(map(len, segments)) <= self.limit
         if not fits:
             segments = self._shortened(fields)
-        return Encoded(tuple(tuple(ids) for ids in segments), tuple(answer), not fits)
+        lead = self._lead if self._lead == segments[0][: len(self._lead)] and len(segments[0]) > len(self._lead) else []
+        return Encoded(tuple(tuple(ids) for ids in segments), tuple(answer), not fits, len(lead))
+
+    @cached_property
+    def _lead(self) -> list[int]:
+        """The tokens of what the template says before the first field, but for the last, which may merge with the field."""
+        pieces = self.template.segments[0]
+        field = next((i for i, piece in enumerate(pieces) if piece.is_field), 0)
+        ids = self.tokens.tokenize(render(pieces[:field], {}))
+        begin = [self.tokens.bos] if self.bos and self.tokens.bos is not None else []
+        lead = [*begin, *ids[:-1]]
+        return lead if len(lead) >= SHORTEST_LEAD else []
 
     def _segments(self, fields: Mapping[str, str]) -> list[list[int]]:
         segments = [self.tokens.tokenize(render(pieces, fields)) for pieces in self.template.segments]

@@ -10,10 +10,11 @@ from epigraph.prompts import KINDS
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
 
-EXAMPLES_SEEN = {"classification": 5000, "generation": 2500}
+EXAMPLES_SEEN = {"classification": 6000, "generation": 2500}
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "generation": 16}
-BATCHES = ((200, 16), (2000, 32), (math.inf, 64))
+TRIED_RATES = (1.0, 2.5, 0.4)  # in units of the chosen rate
+BATCHES = ((200, 16), (600, 32), (math.inf, 64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,13 @@ class Choices:
     start: str
     loop: Settings
     reasons: Mapping[str, str]
+    trials: tuple[Settings, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """The settings as the contract's ``settings`` object."""
+        """The settings as the contract's ``settings`` object, those of the first trial where there are several."""
         loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
         own = {"kind": self.kind, "length": self.length, "place": self.place, "start": self.start}
-        return own | loop | {"template": self.task.template.text}
+        return own | loop | {"template": self.task.template.text, "trials": len(self.trials)}
 
 
 def choose(config: TuneConfig, task: Task, rows: int) -> Choices:
@@ -66,7 +68,23 @@ def choose(config: TuneConfig, task: Task, rows: int) -> Choices:
         patience=config.patience,
         seed=config.seed,
     )
-    return Choices(task=placed, kind=kind, length=length, place=place, start=config.start, loop=loop, reasons=reasons)
+    return Choices(
+        task=placed,
+        kind=kind,
+        length=length,
+        place=place,
+        start=config.start,
+        loop=loop,
+        reasons=reasons,
+        trials=_trials(config, loop),
+    )
+
+
+def _trials(config: TuneConfig, first: Settings) -> tuple[Settings, ...]:
+    """The chosen settings, then other rates (unless one was asked for), then other seeds."""
+    factors = TRIED_RATES if config.rate is None else (1.0,)
+    rounds = [divmod(i, len(factors)) for i in range(config.trials)]
+    return tuple(replace(first, rate=first.rate * factors[which], seed=first.seed + turn) for turn, which in rounds)
 
 
 def _kind(config: TuneConfig) -> str:

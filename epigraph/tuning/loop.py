@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from epigraph.errors import Diverged
+from epigraph.methods.watched import Watched
 from epigraph.prompts import SoftPrompt
-from epigraph.tuning.objective import Objective, Watched
+from epigraph.tuning.objective import Objective
 from epigraph.tuning.optimiser import Optimiser
 from epigraph.tuning.order import epoch_batches
-from epigraph.tuning.state import State, load_state, save_state
+from epigraph.tuning.state import State, save_states
 
 MOST_ROLLBACKS = 5
 SAVE_EVERY_SECONDS = 5.0
@@ -52,35 +53,32 @@ class Moment:
     score: float | None = None
     best: float | None = None
     note: str = ""
+    trial: int = 0
 
 
 Listener = Callable[[Moment], None]
 
 
 class Loop:
-    """One tuning. ``state_file`` is where its state is kept; None keeps it in memory only."""
+    """One tuning."""
 
-    def __init__(
-        self, prompt: SoftPrompt, objective: Objective, settings: Settings, state_file: Path | None, listener: Listener
-    ) -> None:
-        self.prompt, self.objective, self.settings = prompt, objective, settings
-        self.state_file, self.listener = state_file, listener
+    def __init__(self, prompt: SoftPrompt, objective: Objective, settings: Settings, listener: Listener) -> None:
+        self.prompt, self.objective, self.settings, self.listener = prompt, objective, settings, listener
         self.steps_an_epoch = math.ceil(len(objective.lengths) / settings.batch)
         self.steps = self.steps_an_epoch * settings.epochs
         self.optimiser = Optimiser(prompt, rate=settings.rate, steps=self.steps, warmup=settings.warmup, clip=settings.clip)
         self.state = State(0, _parameters(prompt))
         self.last_good = self.state.copy()
-        self.saved_at = time.monotonic()
+        self.saved = False  # whether every step is kept for a save, or validations only
 
-    def resume(self) -> None:
-        """Take the state on disk."""
-        assert self.state_file is not None
-        state, self.last_good = load_state(self.state_file)
+    def resume(self, state: State, last_good: State) -> None:
+        """Go on from a saved state."""
         self._return_to(state)
+        self.last_good = last_good
 
-    def run(self) -> State:
+    def run(self, state_file: Path | None = None) -> State:
         """Tune to the end and leave the best parameters in the prompt. On Ctrl-C the state is saved first."""
-        run_together([self])
+        run_together([self], state_file)
         return self.state
 
     @property
@@ -94,23 +92,24 @@ class Loop:
         settings = self.settings
         return epoch_batches(self.objective.lengths, batch=settings.batch, seed=settings.seed, epoch=epoch)[at]
 
-    def finish_step(self, value: float, started: float) -> None:
-        """Update the prompt from its gradients, which a loss of ``value`` left; validate at the end of an epoch."""
+    def finish_step(self, value: float, started: float) -> bool:
+        """Update the prompt from its gradients, which a loss of ``value`` left; whether the step ended in a validation."""
         state = self.state
         norm = self.optimiser.step(state.step) if math.isfinite(value) else value
         if not math.isfinite(norm):
             self._roll_back(norm)
-            return
-        after = State(**{**state.__dict__, "step": state.step + 1, "current": _parameters(self.prompt)})
-        after.moments = self.optimiser.state()
-        watched = self._watch(after) if after.step % self.steps_an_epoch == 0 else None
+            return False
+        after = State(**{**state.__dict__, "step": state.step + 1})
+        validates = after.step % self.steps_an_epoch == 0
+        if validates or self.saved:
+            after.current, after.moments = _parameters(self.prompt), self.optimiser.state()
+        watched = self._watch(after) if validates else None
         after.train_seconds += time.monotonic() - started
         if watched is not None:
             self.last_good = after.copy()
         self.state = after  # from here on a save holds this step
-        if watched is not None or time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS:
-            self.save()
         self._tell(value, watched)
+        return validates
 
     def _watch(self, state: State) -> Watched:
         with torch.no_grad():
@@ -144,12 +143,6 @@ class Loop:
         self.optimiser.restore(state.moments)
         self.optimiser.scale = state.scale
 
-    def save(self) -> None:
-        """Write the state, where it is kept."""
-        if self.state_file is not None:
-            save_state(self.state_file, self.state, self.last_good)
-        self.saved_at = time.monotonic()
-
     def _tell(self, loss: float, watched: Watched | None, note: str = "") -> None:
         state = self.state
         self.listener(
@@ -167,35 +160,62 @@ class Loop:
         )
 
 
-def run_together(loops: Sequence[Loop]) -> None:
+def run_together(loops: Sequence[Loop], state_file: Path | None = None) -> None:
     """Tune several prompts over the same rows side by side: one forward and backward pass a step for all of them.
 
     Each has its own order, optimiser, state and stop, and comes out as when tuned alone: no gradient crosses from one to
-    another. Prompts whose next batches differ in size take separate passes.
+    another. Prompts whose next batches differ in size take separate passes. All states are kept in ``state_file``, saved
+    after validations, every few seconds and on Ctrl-C; None keeps them in memory only.
     """
+    saved_at = time.monotonic()
+    for loop in loops:
+        loop.saved = state_file is not None
     try:
         while running := [loop for loop in loops if not loop.done]:
-            for group in _equal_batches(running):
-                _step(group)
+            validated = [_step(group) for group in _equal_batches(running)]
+            if any(validated) or time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+                _save(loops, state_file)
+                saved_at = time.monotonic()
     except KeyboardInterrupt:
-        for loop in loops:
-            loop.save()
+        _save(loops, state_file)
         raise
+    _save(loops, state_file)
     for loop in loops:
-        loop.save()
         loop.prompt.load_state_dict(loop.state.best or loop.state.current)
 
 
-def _step(loops: Sequence[tuple[Loop, list[int]]]) -> None:
+def _save(loops: Sequence[Loop], state_file: Path | None) -> None:
+    if state_file is not None:
+        save_states(state_file, [(loop.state, loop.last_good) for loop in loops])
+
+
+def _step(loops: Sequence[tuple[Loop, list[int]]]) -> bool:
+    """One step of all these loops; whether one of them validated."""
     started = time.monotonic()
+    values = _gradients(loops)
+    validated = [loop.finish_step(value, started) for (loop, _), value in zip(loops, values, strict=True)]
+    return True in validated
+
+
+def _gradients(loops: Sequence[tuple[Loop, list[int]]]) -> list[float]:
+    """Every loop's loss over its rows, its gradient left in its parameters.
+
+    Rows that are too many for the memory of one pass take several, whose gradients add up to those of one.
+    """
     objective = loops[0][0].objective
-    losses = objective.losses([rows for _, rows in loops], [list(loop.prompt.form()) for loop, _ in loops])
-    values = [float(loss.detach()) for loss in losses]
-    finite = [loss for loss, value in zip(losses, values, strict=True) if math.isfinite(value)]
-    if finite:
-        torch.stack(finite).sum().backward()  # type: ignore[no-untyped-call]
-    for (loop, _), value in zip(loops, values, strict=True):
-        loop.finish_step(value, started)
+    whole = [objective.weight(rows) for _, rows in loops]
+    at_once = objective.rows_at_once([row for _, rows in loops for row in rows], len(loops))
+    values = [0.0] * len(loops)
+    for start in range(0, len(loops[0][1]), at_once):
+        parts = [rows[start : start + at_once] for _, rows in loops]
+        losses = objective.losses(parts, [list(loop.prompt.form()) for loop, _ in loops])
+        shares = [objective.weight(part) / all_rows for part, all_rows in zip(parts, whole, strict=True)]
+        shared = [loss * share for loss, share in zip(losses, shares, strict=True)]
+        values = [value + float(loss.detach()) for value, loss in zip(values, shared, strict=True)]
+        finite = [loss for loss, value in zip(shared, values, strict=True) if math.isfinite(value)]
+        if finite:
+            torch.stack(finite).sum().backward()  # type: ignore[no-untyped-call]
+    return values
 
 
 def _equal_batches(loops: Sequence[Loop]) -> list[list[tuple[Loop, list[int]]]]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from epigraph.errors import Diverged
+from epigraph.methods.watched import Watched
 from epigraph.prompts import Embedded, Form, TokenPrompt
 from epigraph.tuning.loop import MOST_ROLLBACKS, Loop, Moment, Settings, run_together
-from epigraph.tuning.objective import Watched
+from epigraph.tuning.state import load_states
 
 SETTINGS = Settings(epochs=4, batch=2, rate=0.05, warmup=0.1, clip=1.0, patience=4, seed=0)
 
@@ -25,6 +26,14 @@ class Scripted:
     def __init__(self, scores: Sequence[float] = (), spoil: Callable[[int], float] = lambda _n: 1.0) -> None:
         self.scores, self.spoil = list(scores), spoil
         self.asked = self.watched = 0
+
+    at_once = 100
+
+    def weight(self, rows: Sequence[int]) -> float:
+        return float(len(rows))
+
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
+        return self.at_once
 
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Sequence[Sequence[Form]]) -> list[Tensor]:
         return [self.loss(rows, forms) for rows, forms in zip(chosen, prompts, strict=True)]
@@ -41,11 +50,11 @@ class Scripted:
         return Watched(score, -float(self.watched))
 
 
-def make_loop(objective: Scripted, *, file: Path | None = None, moments: list[Moment] | None = None, **changes: int) -> Loop:
+def make_loop(objective: Scripted, *, moments: list[Moment] | None = None, **changes: int) -> Loop:
     start = torch.linspace(-1, 1, 6).reshape(2, 3)
     prompt = TokenPrompt([Embedded(start)])
     said = [] if moments is None else moments
-    return Loop(prompt, objective, replace(SETTINGS, **changes), file, said.append)
+    return Loop(prompt, objective, replace(SETTINGS, **changes), said.append)
 
 
 def vectors(loop: Loop) -> Tensor:
@@ -140,7 +149,7 @@ def test_resumed_after_any_step_it_ends_the_same(tmp_path: Path, stop: int, spoi
     whole = make_loop(Scripted(spoil=broken(*spoilt)))
     whole_state = whole.run()
     objective, file = Scripted(spoil=broken(*spoilt)), tmp_path / "state.safetensors"
-    first = make_loop(objective, file=file)
+    first = make_loop(objective)
 
     def listen(_moment: Moment) -> None:
         if objective.asked == stop:
@@ -148,10 +157,10 @@ def test_resumed_after_any_step_it_ends_the_same(tmp_path: Path, stop: int, spoi
 
     first.listener = listen
     with pytest.raises(KeyboardInterrupt, match="stop"):
-        first.run()
-    second = make_loop(objective, file=file)
-    second.resume()
-    state = second.run()
+        first.run(file)
+    second = make_loop(objective)
+    second.resume(*load_states(file)[0])
+    state = second.run(file)
     assert torch.equal(vectors(second), vectors(whole))
     assert (state.step, state.rollbacks, state.scale, state.best_step, state.best_score) == (
         whole_state.step,
@@ -164,12 +173,12 @@ def test_resumed_after_any_step_it_ends_the_same(tmp_path: Path, stop: int, spoi
 
 def test_a_finished_tuning_that_is_resumed_does_nothing(tmp_path: Path) -> None:
     file = tmp_path / "state.safetensors"
-    loop = make_loop(Scripted(), file=file)
-    loop.run()
+    loop = make_loop(Scripted())
+    loop.run(file)
     objective = Scripted()
-    again = make_loop(objective, file=file)
-    again.resume()
-    again.run()
+    again = make_loop(objective)
+    again.resume(*load_states(file)[0])
+    again.run(file)
     assert objective.asked == 0
     assert torch.equal(vectors(again), vectors(loop))
 
@@ -214,3 +223,23 @@ class Pair(Scripted):
             pairs = zip(self.by_count, chosen, prompts, strict=True)
             return [objective.losses([rows], [forms])[0] for objective, rows, forms in pairs]
         return self.by_count[1].losses(chosen, prompts)
+
+
+class Mean(Scripted):
+    """A loss that is a mean over rows, as all real ones are."""
+
+    def loss(self, chosen: Sequence[int], forms: Sequence[Form]) -> Tensor:
+        self.asked += 1
+        (form,) = forms
+        assert isinstance(form, Embedded)
+        return torch.stack([((form.vectors - row) ** 2).mean() for row in chosen]).mean()
+
+
+def test_rows_that_do_not_fit_at_once_are_taken_in_parts_and_end_the_same() -> None:
+    whole, parted = Mean(), Mean()
+    parted.at_once = 3
+    loops = [make_loop(whole, batch=4), make_loop(parted, batch=4)]
+    for loop in loops:
+        loop.run()
+    assert parted.asked > whole.asked
+    torch.testing.assert_close(vectors(loops[1]), vectors(loops[0]), atol=1e-6, rtol=1e-6)

@@ -5,39 +5,33 @@ generation       loss: mean over answer tokens of −log p(token)        watched
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from epigraph import metrics
 from epigraph.engine.assembly import Prompts
 from epigraph.methods.solver import PromptedBase
+from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, watch_answers, watch_labels
 from epigraph.prompts import Form
 from epigraph.tasks.row import Row
-
-WATCHED_OUTPUTS = 64
-
-
-@dataclass(frozen=True, order=True)
-class Watched:
-    """A validation result; compared by score first, then by the lower loss."""
-
-    score: float
-    minus_loss: float
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """What the loop asks: lengths for the order, the loss of some training rows, the watched score of a prompt."""
+    """What the loop asks: lengths for the order, the loss of some training rows, the watched score of a prompt.
+
+    ``weight`` is what the mean loss over rows divides by; ``rows_at_once`` how many of the rows of ``prompts`` prompts side
+    by side one pass may take of each.
+    """
 
     @property
     def lengths(self) -> Sequence[int]: ...
     @property
     def metric(self) -> str: ...
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]: ...
+    def weight(self, rows: Sequence[int]) -> float: ...
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int: ...
     def watch(self, forms: Sequence[Form]) -> Watched: ...
 
 
@@ -57,6 +51,14 @@ class LabelObjective:
         )
         self.lengths = [len(row.segments[0]) for row in self.rows]
 
+    def weight(self, rows: Sequence[int]) -> float:
+        """The sum of the rows' class weights."""
+        return float(sum(self.weights[self.labels[i]] for i in rows))
+
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
+        """How many rows of each prompt fit into one pass."""
+        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts)
+
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]:
         """For each prompt the weighted mean over its rows, in nats: one pass for all of them."""
         rows = [self.rows[i] for each in chosen for i in each]
@@ -68,13 +70,7 @@ class LabelObjective:
 
     def watch(self, forms: Sequence[Form]) -> Watched:
         """The metric on validation, and the mean loss there."""
-        scores = self.solver.engine.classify(self.held, forms, self.solver.tree).numpy()
-        labels = self.solver.tree.trie.labels
-        right = np.array([self.solver.tree.trie.index(t) for t in self.truth])
-        predicted = [labels[i] for i in scores.argmax(1)]
-        known = right >= 0
-        loss = -scores[np.flatnonzero(known), right[known]].mean() if known.any() else 0.0
-        return Watched(float(metrics.LABEL_SCORES[self.metric](self.truth, predicted)), -float(loss))
+        return watch_labels(self.solver.with_forms(forms), self.held, self.truth)
 
 
 class AnswerObjective:
@@ -89,24 +85,23 @@ class AnswerObjective:
         self.references = [row.references or (row.target or "",) for row in validation[:WATCHED_OUTPUTS]]
         self.lengths = [row.length for row in self.rows]
 
+    def weight(self, rows: Sequence[int]) -> float:
+        """The rows' answer tokens."""
+        return float(sum(len(self.rows[i].answer) for i in rows))
+
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
+        """How many rows of each prompt fit into one pass."""
+        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts)
+
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]:
         """For each prompt the mean over its rows' answer tokens, in nats: one pass for all of them."""
         sums, tokens = self.solver.engine.answer_loss([self.rows[i] for each in chosen for i in each], prompts)
         parts = zip(sums.chunk(len(prompts)), tokens.chunk(len(prompts)), strict=True)
         return [part.sum() / count.sum() for part, count in parts]
 
-    @torch.no_grad()
     def watch(self, forms: Sequence[Form]) -> Watched:
         """The metric of greedy outputs of at most 64 validation rows, and the mean loss of all."""
-        solver = self.solver
-        batches = [[self.held[i] for i in batch] for batch in solver.engine.batches(self.held)]
-        found = [solver.engine.answer_loss(batch, [forms]) for batch in batches]
-        loss = float(sum(float(s.sum()) for s, _ in found) / max(1.0, sum(float(n.sum()) for _, n in found)))
-        watched = PromptedBase(
-            solver.engine, solver.task, forms, template=solver.template, output_tokens=solver.output_tokens
-        )
-        outputs = watched.encoded_outputs(self.asked)
-        return Watched(float(metrics.ANSWER_SCORES[self.metric](outputs, self.references)), -loss)
+        return watch_answers(self.solver.with_forms(forms), self.held, self.asked, self.references)
 
 
 def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Objective:

@@ -7,9 +7,10 @@ import torch
 from epigraph.base.toy import toy_base
 from epigraph.engine import Engine
 from epigraph.methods import PromptedBase
+from epigraph.methods.watched import Watched
 from epigraph.prompts import Embedded
 from epigraph.tasks.task import Task
-from epigraph.tuning.objective import AnswerObjective, LabelObjective, Watched, make_objective
+from epigraph.tuning.objective import AnswerObjective, LabelObjective, make_objective
 
 
 @pytest.fixture(scope="module")

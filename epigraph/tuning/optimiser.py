@@ -21,7 +21,7 @@ class Optimiser:
 
     def __init__(self, prompt: SoftPrompt, *, rate: float, steps: int, warmup: float, clip: float) -> None:
         self.parameters = [p for p in prompt.parameters() if p.requires_grad]
-        self.adam = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=0.0)
+        self.adam = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=0.0, fused=True)
         self.rate = rate
         self.steps = steps
         self.warmup_steps = max(1.0, warmup * steps)

@@ -3,6 +3,7 @@
 run.toml        data with hashes, task, choices, base, dtype, threads: written before the first step, obeyed on resume
 metrics.jsonl   one line a validation
 state.safetensors   where it stands        stored   the prompt it ended in
+planned         keys of the texts whose frozen states were not there when it was begun
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from epigraph.errors import ConfigError, NotFound, StorageFailed
 from epigraph.tasks.row import Row
 from epigraph.tuning.loop import Moment
 
-DESCRIPTION, METRICS, STATE, STORED = "run.toml", "metrics.jsonl", "state.safetensors", "stored"
+DESCRIPTION, METRICS, STATE, STORED, PLANNED = "run.toml", "metrics.jsonl", "state.safetensors", "stored", "planned"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,23 @@ class Run:
                 f"the measurements of the run could not be written to {self.metrics_file}: {error.strerror or error}.",
                 "Free disk space and resume.",
             ) from error
+
+    def planned(self, find: Callable[[], Sequence[str]]) -> Sequence[str]:
+        """The keys noted when the run was begun; those that ``find`` gives are noted now if none were."""
+        note = self.folder / PLANNED
+        if note.is_file():
+            return note.read_text(encoding="utf-8").split()
+        keys = find()
+        partial = note.with_name(f".{PLANNED}")
+        try:
+            partial.write_text("\n".join(keys), encoding="utf-8")
+            partial.replace(note)
+        except OSError as error:
+            raise StorageFailed(
+                f"the run folder {self.folder} could not be written: {error.strerror or error}.",
+                "Free disk space and resume.",
+            ) from error
+        return keys
 
     def check_unchanged(self, now: Mapping[str, Any]) -> None:
         """Raise ConfigError, naming what, if something that the run depends on is no longer what it was."""

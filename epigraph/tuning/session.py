@@ -4,7 +4,7 @@ rows → train | validation | final      start → loop → best prompt      fin
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tuning.choices import Choices, choose
 from epigraph.tuning.data import Parts, divide
-from epigraph.tuning.loop import Listener, Loop, Moment
+from epigraph.tuning.loop import Listener, Loop, Moment, run_together
 from epigraph.tuning.objective import make_objective
 from epigraph.tuning.result import TunedPrompt, TuneResult
 from epigraph.tuning.run import Run, rows_hash
 from epigraph.tuning.start import FormsOf, make_prompt
-from epigraph.tuning.state import State
+from epigraph.tuning.state import State, load_states
 
 OUTPUT_MARGIN, MOST_OUTPUT_TOKENS = 1.25, 256
 Stage = Callable[[str, int, int], None]
@@ -69,30 +69,21 @@ def tune(
     _check_length(base, choices)
     engine = engine or Engine(base)
     flops_before = engine.flops
-    prompt = make_prompt(
-        engine,
-        choices.task,
-        kind=choices.kind,
-        length=choices.length,
-        start=choices.start,
-        seed=config.seed,
-        forms_of=around.forms_of,
-    )
+    prompts = [_start(engine, choices, trial.seed, around.forms_of) for trial in choices.trials]
     output_tokens = _output_tokens(base, choices.task, parts.train)
-    solver = PromptedBase(engine, choices.task, prompt.fold(), output_tokens=output_tokens)
+    solver = PromptedBase(engine, choices.task, prompts[0].fold(), output_tokens=output_tokens)
     run = _run(base, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
         around.started(run)
-    frozen_seconds = _freeze(engine, solver, parts, around)
-    state = _loop(solver, prompt, parts, choices, run, around)
+    frozen_seconds = _freeze(engine, solver, parts, run, around)
+    loops = _tune(solver, prompts, parts, choices, run, around)
     return _finish(
         Made(
             solver=solver,
-            prompt=prompt,
+            loops=loops,
             parts=parts,
             choices=choices,
             config=config,
-            state=state,
             run=run,
             meter=meter,
             frozen_seconds=frozen_seconds,
@@ -100,6 +91,18 @@ def tune(
             around=around,
             name=name,
         )
+    )
+
+
+def _start(engine: Engine, choices: Choices, seed: int, forms_of: FormsOf | None) -> SoftPrompt:
+    return make_prompt(
+        engine,
+        choices.task,
+        kind=choices.kind,
+        length=choices.length,
+        start=choices.start,
+        seed=seed,
+        forms_of=forms_of,
     )
 
 
@@ -118,17 +121,31 @@ class Made:
     """Everything the end of a tuning needs."""
 
     solver: PromptedBase
-    prompt: SoftPrompt
+    loops: Sequence[Loop]
     parts: Parts
     choices: Choices
     config: TuneConfig
-    state: State
     run: Run | None
     meter: Meter
     frozen_seconds: float
     flops: int
     around: Surroundings
     name: str
+
+    @property
+    def loop(self) -> Loop:
+        """The trial that was best on validation."""
+        return max(self.loops, key=lambda loop: (loop.state.best_score, loop.state.best_minus_loss))
+
+    @property
+    def state(self) -> State:
+        """Where it ended."""
+        return self.loop.state
+
+    @property
+    def prompt(self) -> SoftPrompt:
+        """The prompt it ended in."""
+        return self.loop.prompt
 
 
 def _run(base: Base, config: TuneConfig, choices: Choices, around: Surroundings, name: str) -> Run | None:
@@ -160,27 +177,49 @@ def _rows_of(task: Task) -> dict[str, str]:
     }
 
 
-def _freeze(engine: Engine, solver: PromptedBase, parts: Parts, around: Surroundings) -> float:
+def _freeze(engine: Engine, solver: PromptedBase, parts: Parts, run: Run | None, around: Surroundings) -> float:
+    """Read what is not read yet. Which texts those are is noted, so that a resumed run reads them in the same batches."""
     meter = Meter()
     rows = solver.encode([*parts.train, *parts.validation])
     if any(row.segments[0] for row in rows):
-        engine.freeze(rows, lambda done, total: around.stage("reading the texts once", done, total))
+        planned = run.planned(lambda: engine.missing(rows)) if run is not None else ()
+        engine.freeze(rows, lambda done, total: around.stage("reading the texts once", done, total), planned=planned)
     return meter.seconds
 
 
-def _loop(
-    solver: PromptedBase, prompt: SoftPrompt, parts: Parts, choices: Choices, run: Run | None, around: Surroundings
-) -> State:
+def _tune(
+    solver: PromptedBase,
+    prompts: Sequence[SoftPrompt],
+    parts: Parts,
+    choices: Choices,
+    run: Run | None,
+    around: Surroundings,
+) -> list[Loop]:
+    """Every trial tuned, side by side."""
+    objective = make_objective(solver, parts.train, parts.validation)
+    device = solver.engine.base.device
+    loops = [
+        Loop(prompt.to(device), objective, trial, _listener(number, run, around))
+        for number, (prompt, trial) in enumerate(zip(prompts, choices.trials, strict=True))
+    ]
+    state_file = run.state_file if run is not None else None
+    if around.resume is not None and state_file is not None and state_file.exists():
+        for loop, saved in zip(loops, load_states(state_file), strict=True):
+            loop.resume(*saved)
+    run_together(loops, state_file)
+    return loops
+
+
+def _listener(trial: int, run: Run | None, around: Surroundings) -> Listener:
+    """Validations of every trial go to the metrics; the first trial tells how far all are."""
+
     def listen(moment: Moment) -> None:
         if run is not None and (moment.score is not None or moment.note):
-            run.record(moment)
-        around.listener(moment)
+            run.record(replace(moment, trial=trial))
+        if trial == 0:
+            around.listener(moment)
 
-    objective = make_objective(solver, parts.train, parts.validation)
-    loop = Loop(prompt.to(solver.engine.base.device), objective, choices.loop, run.state_file if run else None, listen)
-    if around.resume is not None and run is not None and run.state_file.exists():
-        loop.resume()
-    return loop.run()
+    return listen
 
 
 def _finish(made: Made) -> TuneResult:
@@ -198,11 +237,15 @@ def _finish(made: Made) -> TuneResult:
     reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{chosen.name}: {chosen.reason}"}
     reasons["dtype"] = solver.engine.base.precision.reason
     reasons["stop"] = _stop_reason(made)
+    if len(made.loops) > 1:
+        reasons["trials"] = _trials_reason(made)
     cost = _cost(made, forms, tuned_seconds)
     settings = made.choices.to_dict() | {
         "output_tokens": solver.output_tokens,
         "dtype": solver.engine.base.precision.name,
         "hard_prompt": chosen.name,
+        "rate": made.loop.settings.rate,
+        "seed": made.loop.settings.seed,
     }
     card = _card(made, scored, hard, cost, settings, reasons)
     stored = StoredPrompt(card=card, forms=forms)
@@ -262,8 +305,19 @@ def _stop_reason(made: Made) -> str:
     metric, rows = made.choices.task.metric, len(made.parts.validation)
     best = f"best {metric} {state.best_score:.3f} on {rows} validation rows at step {state.best_step}"
     halved = f"; the rate was halved {state.rollbacks} times after a loss that was not finite" if state.rollbacks else ""
-    ended = f"no gain in {made.choices.loop.patience} validations" if state.stopped else "all epochs done"
+    ended = f"no gain in {made.loop.settings.patience} validations" if state.stopped else "all epochs done"
     return f"{ended} after {steps} steps; {best}{halved}"
+
+
+def _trials_reason(made: Made) -> str:
+    """What every trial reached."""
+    metric = made.choices.task.metric
+    reached = [
+        f"rate {loop.settings.rate:.3g} seed {loop.settings.seed}: {loop.state.best_score:.3f}"
+        + (" (kept)" if loop is made.loop else "")
+        for loop in made.loops
+    ]
+    return f"{len(reached)} prompts side by side, best {metric} on validation: " + "; ".join(reached)
 
 
 def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:

@@ -1,12 +1,12 @@
 """The state of a tuning on disk: one safetensors file, replaced whole, so that a kill at any moment leaves a good one.
 
-current.* best.*   the prompt's parameters        moments.*   the optimiser's        header   step, scores, rate scale
-good.*             the same of the last validation, to which a loss that is not finite goes back
+i.current.* i.best.*   parameters of the i-th prompt        i.moments.*   its optimiser's        header   step, scores, rate scale
+i.good.*               the same of the last validation, to which a loss that is not finite goes back
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,20 +38,24 @@ class State:
     train_seconds: float = 0.0
 
     def copy(self) -> "State":
-        """A state that later steps do not change."""
-        return State(
-            **{**self.__dict__, "current": _cloned(self.current), "moments": _cloned(self.moments), "best": dict(self.best)}
-        )
+        """A state that later steps do not change (tensors are replaced, never written to)."""
+        return State(**{**self.__dict__, **{part: dict(getattr(self, part)) for part in TENSORS}})
 
 
 TENSORS = ("current", "moments", "best")
 GOOD = "good."
 
 
-def save_state(path: Path, state: State, good: State) -> None:
-    """Write the state, and the one to roll back to, beside their old version and swap them."""
-    tensors = {name: t.clone() for name, t in (_tensors(state, "") | _tensors(good, GOOD)).items()}  # both may share some
-    numbers = {"state": _numbers(state), "good": _numbers(good)}
+Saved = tuple[State, State]
+
+
+def save_states(path: Path, saved: Sequence[Saved]) -> None:
+    """Write every prompt's state, and the one to roll back to, beside their old version and swap them."""
+    parts = {f"{i}.{prefix}": state for i, pair in enumerate(saved) for prefix, state in zip(("", GOOD), pair, strict=True)}
+    tensors = {
+        name: t.clone() for prefix, state in parts.items() for name, t in _tensors(state, prefix).items()
+    }  # some shared
+    numbers = {prefix: _numbers(state) for prefix, state in parts.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, partial, metadata={HEADER: json.dumps(numbers)})
@@ -65,16 +69,17 @@ def save_state(path: Path, state: State, good: State) -> None:
         ) from error
 
 
-def load_state(path: Path) -> tuple[State, State]:
-    """Read a state and the one to roll back to; NotFound or Corrupt."""
+def load_states(path: Path) -> list[Saved]:
+    """Read every prompt's state and the one to roll back to; NotFound or Corrupt."""
     if not path.exists():
         raise NotFound(f"{path.parent} holds no state to resume from.", "Tune again without --resume.")
     try:
         with safe_open(path, framework="pt") as opened:
             numbers = json.loads((opened.metadata() or {})[HEADER])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        return _state(numbers["state"], tensors, ""), _state(numbers["good"], tensors, GOOD)
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        states = {prefix: _state(values, tensors, prefix) for prefix, values in numbers.items()}
+        return [(states[f"{i}."], states[f"{i}.{GOOD}"]) for i in range(len(states) // 2)]
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise Corrupt(f"the state of the run at {path} cannot be read: {error}.", "Tune again without --resume.") from error
 
 
@@ -92,7 +97,3 @@ def _tensors(state: State, prefix: str) -> dict[str, Tensor]:
 
 def _numbers(state: State) -> dict[str, Any]:
     return {name: value for name, value in state.__dict__.items() if name not in TENSORS}
-
-
-def _cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

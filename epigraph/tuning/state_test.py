@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from epigraph.errors import Corrupt, NotFound, StorageFailed
-from epigraph.tuning.state import State, load_state, save_state
+from epigraph.tuning.state import State, load_states, save_states
 
 
 def a_state(step: int = 7) -> State:
@@ -30,8 +30,8 @@ def equal(left: State, right: State) -> bool:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     state, good = a_state(), a_state(4)
-    save_state(tmp_path / "s", state, good)
-    found, found_good = load_state(tmp_path / "s")
+    save_states(tmp_path / "s", [(state, good)])
+    found, found_good = load_states(tmp_path / "s")[0]
     assert equal(found, state)
     assert equal(found_good, good)
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
@@ -40,31 +40,31 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 def test_a_state_may_be_its_own_way_back(tmp_path: Path) -> None:
     """safetensors refuses tensors that share memory."""
     state = a_state()
-    save_state(tmp_path / "s", state, state.copy())
-    save_state(tmp_path / "s", state, state)
-    assert equal(load_state(tmp_path / "s")[1], state)
+    save_states(tmp_path / "s", [(state, state.copy())])
+    save_states(tmp_path / "s", [(state, state)])
+    assert equal(load_states(tmp_path / "s")[0][1], state)
 
 
 def test_a_fresh_state_with_its_infinite_score(tmp_path: Path) -> None:
     state = State(0, {"a": torch.zeros(1)})
-    save_state(tmp_path / "s", state, state)
-    assert load_state(tmp_path / "s")[0].best_minus_loss == float("-inf")
+    save_states(tmp_path / "s", [(state, state)])
+    assert load_states(tmp_path / "s")[0][0].best_minus_loss == float("-inf")
 
 
 def test_a_copy_is_not_changed_with_its_origin() -> None:
     state = a_state()
     copy = state.copy()
-    state.current["a"] += 1
-    state.moments["0.step"] += 1
+    state.current["a"] = state.current["a"] + 1
+    state.moments["0.step"] = state.moments["0.step"] + 1
     assert not torch.equal(copy.current["a"], state.current["a"])
     assert float(copy.moments["0.step"]) == 7
 
 
 def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="holds no state to resume from"):
-        load_state(tmp_path / "none")
+        load_states(tmp_path / "none")
     (tmp_path / "bad").write_bytes(b"\x80\x02junk")
     with pytest.raises(Corrupt, match=r"cannot be read.*Tune again"):
-        load_state(tmp_path / "bad")
+        load_states(tmp_path / "bad")
     with pytest.raises(StorageFailed, match=r"could not be written to .*Free disk space and resume"):
-        save_state(tmp_path / "no folder" / "s", a_state(), a_state())
+        save_states(tmp_path / "no folder" / "s", [(a_state(), a_state())])

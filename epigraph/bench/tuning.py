@@ -1,0 +1,153 @@
+"""How fast is tuning beside its rivals? Every method in a process of its own, in turn, on the same rows; ratios of medians.
+
+ratio = seconds of the rival / seconds of ours         bound = FLOPs of the rival / FLOPs of ours
+to accuracy = seconds until both have the accuracy that the slower one ends with
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from epigraph.bench.contest import OURS, Outcome, Plan
+from epigraph.errors import ConfigError, NotFound
+
+SETS = ("sst2", "trec6", "ag_news", "imdb")
+BATCHES = {"epigraph": 64}
+RIVAL_BATCH = 16
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What to measure."""
+
+    sets: Sequence[str] = SETS
+    methods: Sequence[str] = ("epigraph", "peft-prompt", "peft-documented", "lora", "full")
+    rows: int = 1000
+    tests: int = 500
+    epochs: int = 3
+    seeds: int = 3
+    steps: int | None = None
+    """Time the rivals over so many steps only, and say what the whole would take."""
+    base: str = "default"
+    dtype: str = "auto"
+
+
+def bench_tuning(config: BenchConfig, note: Note) -> dict[str, Any]:
+    """All outcomes, and a table of medians with ratios for every set."""
+    data = data_folder()
+    outcomes: dict[str, list[Outcome]] = {}
+    for name in config.sets:
+        if not (data / name).is_dir():
+            raise NotFound(f"set {name!r} was asked, but {data} has no such folder.", "Name folders of $EPIGRAPH_DATA.")
+        outcomes[name] = []
+        for seed in range(config.seeds):
+            for method in config.methods:
+                plan = Plan(
+                    folder=str(data / name),
+                    rows=config.rows,
+                    tests=config.tests,
+                    epochs=config.epochs,
+                    seed=seed,
+                    steps=None if method == "epigraph" else config.steps,
+                )
+                found = run_apart(method, plan, config)
+                outcomes[name] += found
+                for outcome in found:
+                    note(f"{name} seed {seed} {_line(outcome)}")
+    return {
+        "config": asdict(config),
+        "outcomes": {name: [o.json for o in found] for name, found in outcomes.items()},
+        "summary": {name: summary(found) for name, found in outcomes.items()},
+    }
+
+
+def data_folder() -> Path:
+    """Where the measuring data lie: $EPIGRAPH_DATA."""
+    named = os.environ.get("EPIGRAPH_DATA")
+    if not named:
+        raise ConfigError("the data to measure on are not known.", "Set $EPIGRAPH_DATA to their folder.")
+    return Path(named)
+
+
+def run_apart(method: str, plan: Plan, config: BenchConfig) -> list[Outcome]:
+    """One contest in a process of its own, so that memory and caches of one method are not another's."""
+    given = {
+        "method": method,
+        "plan": asdict(plan),
+        "batch": BATCHES.get(method, RIVAL_BATCH),
+        "base": config.base,
+        "dtype": config.dtype,
+    }
+    command = [sys.executable, "-m", "epigraph.bench.apart", json.dumps(given)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 (our own module)
+    return [Outcome(**outcome) for outcome in json.loads(done.stdout.splitlines()[-1])]
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """One row a method: medians over the seeds, and how many times as long as our first and our later run."""
+    methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
+    rows = {method: _medians([o for o in outcomes if o.method == method]) for method in methods}
+    for method, row in rows.items():
+        for ours in OURS:
+            if method in OURS or ours not in rows:
+                continue
+            row[f"times_{ours}"] = round(row["seconds"] / rows[ours]["seconds"], 1)
+            row[f"bound_{ours}"] = round(row["whole_flops"] / rows[ours]["whole_flops"], 1)
+        ratio = _to_accuracy(outcomes, method)
+        if ratio is not None:
+            row["times_to_accuracy"] = round(ratio, 1)
+    return list(rows.values())
+
+
+def _medians(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    accuracies = [o.accuracy for o in outcomes if o.accuracy is not None]
+    return {
+        "method": outcomes[0].method,
+        "seconds": round(statistics.median(o.seconds for o in outcomes), 1),
+        "frozen_seconds": round(statistics.median(o.frozen_seconds for o in outcomes), 1),
+        "step_seconds": round(statistics.median(o.step_seconds for o in outcomes), 4),
+        "memory": int(statistics.median(o.memory for o in outcomes)),
+        "rate_share": round(statistics.median(o.rate_share for o in outcomes), 2),
+        "accuracy": round(statistics.mean(accuracies), 4) if accuracies else None,
+        "whole_flops": statistics.median(o.whole_flops for o in outcomes),
+        "extrapolated": outcomes[0].extrapolated,
+        "runs": len(outcomes),
+    }
+
+
+def _to_accuracy(outcomes: Sequence[Outcome], method: str) -> float | None:
+    """Median over seeds of the rival's seconds by ours until both have what the slower one ends with."""
+    ours = [o for o in outcomes if o.method == "epigraph" and o.curve]
+    theirs = [o for o in outcomes if o.method == method and o.curve]
+    if method in OURS or not ours or len(ours) != len(theirs):
+        return None
+    ratios = []
+    for mine, other in zip(ours, theirs, strict=True):
+        slower = max(mine, other, key=lambda o: o.seconds)
+        reached = [_seconds_until(o, slower.curve[-1][1]) for o in (mine, other)]
+        if None in reached:
+            return None
+        ratios.append(reached[1] / reached[0])  # type: ignore[operator]
+    return statistics.median(ratios)
+
+
+def _seconds_until(outcome: Outcome, accuracy: float) -> float | None:
+    """Seconds after which the test accuracy was first reached; None where it never was."""
+    return next((seconds for seconds, reached in outcome.curve if reached >= accuracy), None)
+
+
+def _line(outcome: Outcome) -> str:
+    accuracy = "" if outcome.accuracy is None else f", accuracy {outcome.accuracy:.3f}"
+    whole = " (from a part)" if outcome.extrapolated else ""
+    return (
+        f"{outcome.method}: {outcome.seconds:.1f} s{whole}, frozen {outcome.frozen_seconds:.1f} s, "
+        f"{1000 * outcome.step_seconds:.0f} ms a step, {outcome.memory / 1e6:.0f} MB, "
+        f"{outcome.rate_share:.0%} of the product rate{accuracy}"
+    )
