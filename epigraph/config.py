@@ -29,7 +29,7 @@ def setting(default: Any, doc: str) -> Any:
 class TuneConfig:
     """How a prompt is tuned. Facts of the base or the data never stand here."""
 
-    kind: str = setting("kv", "kind of prompt: token or kv")
+    kind: str = setting("", "kind of prompt: token or kv; by default kv, on bases that take vectors only token")
     length: int | None = setting(None, "vectors a {prompt} block; by default 8, for generation 16")
     place: str = setting("", "where the prompt stands: first or last (after the input); by default as the template says")
     portable: bool = setting(False, "a token prompt that stands first: loads in PEFT and vLLM")

@@ -1,4 +1,4 @@
-"""The demo: critics' sentences, fresh or rotten; tune, compare, store, load in a new process, predict.
+"""The demo: critics' short sentences, fresh or rotten; tune, compare, store, load in a new process, predict.
 
 1,000 rows → prompt     1,000 other rows → scores of prompt, zero-shot, best of three few-shot     3 more → predictions
 """
@@ -27,6 +27,7 @@ from epigraph.tuning import Surroundings, TuneResult, tune
 
 NAME = "demo-critics"
 ROWS, NEW = 1000, 3
+LONGEST = 100  # characters: short sentences, so that three passes over them take a minute or two on two cores
 EPOCHS, BATCH = 5, 64  # a short tuning: the demo shall be over soon
 Note = Callable[[str], None]
 
@@ -82,7 +83,8 @@ def run_demo(library: Path, *, note: Note, around: Surroundings, rows: int = ROW
 def _write_files(folder: Path, rows: int, note: Note) -> tuple[Path, Path, list[Row]]:
     """Two CSV files as a user would bring them, and three more sentences."""
     pairs = demo_rows(note=note)
-    every = head([Row(fields={"text": text}, target=label) for text, label in pairs], 2 * rows + NEW, seed=0)
+    short = [Row(fields={"text": text}, target=label) for text, label in pairs if len(text) <= LONGEST]
+    every = head(short, 2 * rows + NEW, seed=0)
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "train.csv", folder / "test.csv"
     for path, part in zip(files, (every[:rows], every[rows : 2 * rows]), strict=True):

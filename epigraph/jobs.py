@@ -106,6 +106,7 @@ def run_job(
         listener=listener,
         stage=stage,
         started=lambda run: started(run.folder),
+        note=note,
         forms_of=lambda reference: forms_on(library.get(reference), base.fingerprint),
         source=(_absolute(job.task), _absolute(job.test) if job.test else "", job.template),
     )
@@ -186,6 +187,8 @@ def evaluate_prompt(
     hard = build(engine, model.task, model.method.output_tokens)
     unseen = model.task.unseen_labels(rows)
     warnings = [f"label {label!r} was never trained: its {n} rows count as wrong" for label, n in unseen.items()]
+    if engine.plain:
+        warnings.insert(0, engine.warning)
     if rows.faults:
         some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in rows.faults[:5])
         warnings.append(f"{len(rows.faults)} rows were skipped: {some}")

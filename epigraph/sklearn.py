@@ -35,7 +35,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         base: Any = "default",
-        kind: str = "kv",
+        kind: str = "",
         length: int | None = None,
         place: str = "",
         start: str = "text",

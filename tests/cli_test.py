@@ -147,7 +147,10 @@ def schema_of(cli: Any, *words: str) -> Any:
     return answer.json
 
 
-def test_tune_prints_one_object_and_progress_elsewhere(cli: Any, shelf: Path, toy_flags: list[str]) -> None:
+def test_tune_prints_one_object_and_progress_elsewhere(
+    cli: Any, shelf: Path, toy_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIGRAPH_HOME", str(tmp_path / "home"))  # where no text was read yet
     command = ["tune", shelf / "train.csv", "--test", shelf / "test.csv", "--name", "routing", "--epochs", "2", *toy_flags]
     answer = cli(*command, "--json")
     assert answer.code == 0

@@ -17,6 +17,7 @@ import torch
 
 import epigraph.tuning.loop as loop_module
 from epigraph.base import Base
+from epigraph.base.toy import toy_base
 from epigraph.config import TuneConfig
 from epigraph.engine import Engine
 from epigraph.library import Card, Library

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BloomConfig, BloomForCausalLM
 
 import epigraph
-from epigraph.base import Base
+from epigraph.base import Base, load_base
 from epigraph.base.fingerprint import weights_hash
+from epigraph.base.toy import VOCABULARY, toy_tokenizer
 from epigraph.config import TuneConfig
 from epigraph.engine import Engine
 from epigraph.jobs import TuneJob, run_job
 from epigraph.library import Library
+from epigraph.methods import best_few_shot
 from epigraph.prompts import KINDS, Embedded, Form
 from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, TuneResult, tune
@@ -358,6 +361,80 @@ def test_a_generation_task_on_the_command_line(cli: Any, toy_flags: list[str], t
     assert answer.json["settings"]["length"] == 16
     assert cli("evaluate", "gen", "--data", data, *toy_flags, "--json").json["scores"]["rows"] == 16
     assert "output" in cli("predict", "gen", "b1", *toy_flags, "--json").json
+
+
+# ---- a base that our attention cannot serve ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bloom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy with ALiBi, which is run by plain concatenation; its weights are large enough to tell letters apart."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("bases") / "bloom"
+    model = BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(12.0) if parameter.ndim > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bloom(bloom_folder: Path) -> Engine:
+    return Engine(load_base(bloom_folder, dtype="float32"))
+
+
+def test_a_base_with_alibi_learns_by_plain_concatenation(
+    cli: Any, bloom_folder: Path, learns: list[str], make_csv: Any
+) -> None:
+    flags = ["--base", bloom_folder, "--dtype", "float32"]
+    train, test = make_csv(rows=64), make_csv("test.csv", rows=40, seed=1)
+    answer = cli("tune", train, "--test", test, "--name", "slow", *flags, *learns, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("is run by plain concatenation") == 1
+    told = answer.json
+    assert (told["settings"]["kind"], told["settings"]["place"]) == ("token", "template")
+    assert told["reasons"]["kind"].startswith("token: this base is run by plain concatenation: its attention")
+    assert told["reasons"]["place"] == "as the template says"
+    assert len([w for w in told["warnings"] if "run by plain concatenation: every text is read again" in w]) == 1
+    assert told["scores"]["accuracy"]["value"] >= 0.9
+    assert told["hard_prompt"]["accuracy"]["value"] < 0.8
+    assert [line["label"] for line in cli("predict", "slow", "aaa a", "ZZ Z", *flags, "--json").lines] == ["animal", "metal"]
+    again = cli("evaluate", "slow", "--data", test, *flags, "--json").json
+    assert again["scores"]["accuracy"]["value"] == told["scores"]["accuracy"]["value"]
+    assert "run by plain concatenation" in again["warnings"][0]
+
+
+def test_keys_and_values_on_it_are_refused_by_name(cli: Any, bloom_folder: Path, make_csv: Any) -> None:
+    answer = cli("tune", make_csv(rows=24), "--kind", "kv", "--base", bloom_folder, "--dtype", "float32", "--json")
+    assert (answer.code, answer.json["error"]["type"]) == (2, "Unsupported")
+    assert "kind 'kv' was asked, but this base is run by plain concatenation" in answer.json["error"]["message"]
+    assert "--kind token" in answer.json["error"]["hint"]
+
+
+@pytest.mark.parametrize("settings", [{"portable": True}, {"kind": "token", "place": "first", "trials": 2}])
+def test_a_kind_that_was_asked_needs_no_reason(bloom: Engine, make_csv: Any, settings: dict[str, Any]) -> None:
+    before = weights_hash(bloom.base.model)
+    result = tuned(bloom, Task.from_file(make_csv(rows=40)), epochs=2, **settings)
+    assert weights_hash(bloom.base.model) == before
+    assert result.settings["kind"] == "token"
+    assert "kind" not in result.reasons
+
+
+def test_hard_prompts_and_generation_work_by_plain_concatenation(bloom: Engine, make_csv: Any) -> None:
+    task = Task.from_file(make_csv(rows=40))
+    rows = task.train.rows
+    chosen = best_few_shot(bloom, task, rows[:30], rows[30:], 1)
+    assert chosen is not None
+    sums = chosen.method.probabilities(rows[30:]).sum(1)
+    assert sums == pytest.approx([1.0] * 10, abs=1e-5)
+    losses: list[float] = []
+    task = Task.from_rows([f"{i} x" for i in range(24)], ["ok"] * 24, kind="generation")
+    result = tuned(bloom, task, rate=1.0, epochs=3, length=8, listener=lambda m: losses.append(m.loss))
+    assert losses[-1] < losses[0]
+    assert result.reasons["kind"].startswith("token: ")
+    assert result.model.predict(["5 x"])[0].output is not None
 
 
 # ---- what is said ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from epigraph.base.precision import Precision
 
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma, RecurrentGemma, xLSTM
+
 
 @dataclass(frozen=True, eq=False)
 class Base:
@@ -73,17 +75,21 @@ class Base:
 
     @property
     def heads(self) -> int:
-        """A, the number of key/value heads."""
-        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+        """A, the number of key/value heads; 0 for a base without attention."""
+        return int(
+            getattr(self.config, "num_key_value_heads", None) or getattr(self.config, "num_attention_heads", None) or 0
+        )
 
     @property
     def groups(self) -> int:
         """G, query heads per key/value head."""
-        return int(self.config.num_attention_heads) // self.heads
+        return int(self.config.num_attention_heads) // self.heads if self.heads else 0
 
     @property
     def head_size(self) -> int:
         """D, the size of a head."""
+        if not self.heads:
+            return 0
         return int(getattr(self.config, "head_dim", None) or self.hidden // int(self.config.num_attention_heads))
 
     @property
@@ -148,7 +154,7 @@ class Base:
     def _shape_logits(self, logits: Float[Tensor, "N R"]) -> Float[Tensor, "N R"]:
         scale = getattr(self.config, "logit_scale", None)
         divisor = getattr(self.config, "logits_scaling", None)
-        cap = getattr(self.config, "final_logit_softcapping", None)
+        cap = next((found for name in SOFT_CAPS if (found := getattr(self.config, name, None)) is not None), None)
         if scale is not None:
             logits = logits * scale
         if divisor is not None:

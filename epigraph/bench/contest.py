@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from epigraph.base import Base
 from epigraph.bench.machine import MemoryWatch, product_rate
 from epigraph.engine import Engine
+from epigraph.errors import DataError
 from epigraph.evaluation import evaluate
 from epigraph.methods import PromptedBase
 from epigraph.methods.rivals import RIVALS
@@ -31,6 +32,7 @@ from epigraph.tuning.objective import Objective, make_objective
 from epigraph.tuning.start import make_prompt
 
 VALIDATION = 150
+Parts = tuple[Sequence[Row], Sequence[Row]]
 OURS = ("epigraph", "later", "token")
 
 
@@ -85,7 +87,7 @@ class Learner(Protocol):
 class Ours:
     """A prompt on an engine."""
 
-    def __init__(self, engine: Engine, task: Task, parts: tuple[Sequence[Row], Sequence[Row]], kind: str, seed: int) -> None:
+    def __init__(self, engine: Engine, task: Task, parts: Parts, kind: str, seed: int) -> None:
         self.engine, self.task = engine, task
         length = 8 if kind == "kv" else 20
         self.module = make_prompt(engine, task, kind=kind, length=length, start="text", seed=seed)
@@ -112,8 +114,9 @@ class Ours:
 class Theirs:
     """A rival."""
 
-    def __init__(self, engine: Engine, task: Task, parts: tuple[Sequence[Row], Sequence[Row]], name: str, seed: int) -> None:
+    def __init__(self, engine: Engine, task: Task, parts: Parts, name: str, seed: int) -> None:
         kind = RIVALS[name]
+        self.task = task
         self.rival = kind(engine, task, *parts, kind.settings_type(seed=seed))
         self.module, self.objective = self.rival.module, self.rival.objective
 
@@ -133,7 +136,7 @@ class Theirs:
 
 def contest(base: Base, method: str, plan: Plan, *, batch: int, rate: float | None = None) -> list[Outcome]:
     """Train one method; for ``epigraph`` the first run, a later one with another seed, and a ``token`` one."""
-    task, parts, tests = _data(base, plan, batch)
+    task, parts, tests = read_parts(base, plan, batch)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         engine = Engine(base, folder=Path(folder))
         if method in RIVALS:
@@ -146,14 +149,16 @@ def contest(base: Base, method: str, plan: Plan, *, batch: int, rate: float | No
         return found
 
 
-def _data(base: Base, plan: Plan, batch: int) -> tuple[Task, tuple[Sequence[Row], Sequence[Row]], Sequence[Row]]:
+def read_parts(base: Base, plan: Plan, batch: int) -> tuple[Task, Parts, Sequence[Row]]:
+    """The task, its training and validation rows, and its test rows, all cut; fewer training rows where there are too few."""
     task = Task.from_file(Path(plan.folder))
-    assert task.test is not None
-    train = [_cut(base, row, plan.tokens) for row in head(task.train.rows, plan.rows + VALIDATION, seed=plan.seed)]
+    if task.test is None:
+        raise DataError(f"{plan.folder} has no test rows.", "Put a test.jsonl beside its train.jsonl.")
+    every = [_cut(base, row, plan.tokens) for row in head(task.train.rows, plan.rows + VALIDATION, seed=plan.seed)]
+    train, validation = every[:-VALIDATION], every[-VALIDATION:]
+    sampled = len(train) if plan.steps is None else min(len(train), plan.steps * batch)
     tests = [_cut(base, row, plan.tokens) for row in head(task.test.rows, plan.tests, seed=0)]
-    sampled = plan.rows if plan.steps is None else min(plan.rows, plan.steps * batch)
-    parts = train[:sampled], train[plan.rows :]
-    return replace(task, train=Split(rows=tuple(parts[0]))), parts, tests
+    return replace(task, train=Split(rows=tuple(train))), (train[:sampled], validation), tests
 
 
 def _cut(base: Base, row: Row, tokens: int) -> Row:
@@ -178,17 +183,17 @@ def _measure(
         loop = Loop(learner.module, learner.objective, settings, clock.listen)
         loop.run()
         clock.stop()
-    step = statistics.mean(clock.steps)
+    step, rows = statistics.mean(clock.steps), len(learner.task.train.rows)
     flops = learner.flops - before - clock.outside_flops
     tokens = batch * statistics.mean(learner.objective.lengths)
     return Outcome(
         method=name,
-        seconds=_whole(clock, loop, plan, batch) if sampled else clock.seconds,
+        seconds=_whole(clock, loop, plan.epochs * math.ceil(rows / batch), plan.epochs) if sampled else clock.seconds,
         frozen_seconds=frozen,
-        steps=plan.epochs * math.ceil(plan.rows / batch),
+        steps=plan.epochs * math.ceil(rows / batch),
         step_seconds=step,
         flops=flops,
-        whole_flops=flops * plan.epochs * plan.rows / len(learner.objective.lengths) if sampled else float(flops),
+        whole_flops=flops * plan.epochs * rows / len(learner.objective.lengths) if sampled else float(flops),
         memory=memory.added,
         rate_share=flops / clock.seconds / _rate(base, round(tokens)),
         accuracy=clock.curve[-1][1] if clock.curve else None,
@@ -197,11 +202,11 @@ def _measure(
     )
 
 
-def _whole(clock: "_Clock", loop: Loop, plan: Plan, batch: int) -> float:
-    """Seconds of all epochs, from one short one: every step as long as the mean, every validation as long as the one."""
+def _whole(clock: "_Clock", loop: Loop, steps: int, epochs: int) -> float:
+    """Seconds of all steps and epochs, from one short one: every step and every validation as long as the mean."""
     step = statistics.mean(clock.steps)
     validation = max(0.0, clock.seconds - step * loop.steps)
-    return plan.epochs * (math.ceil(plan.rows / batch) * step + validation)
+    return steps * step + epochs * validation
 
 
 def _rate(base: Base, tokens: int) -> float:

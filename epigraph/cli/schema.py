@@ -86,6 +86,7 @@ SCHEMAS = {
     "library verify": _object({"problems": {"type": "array", "items": _object(PROBLEM)}}, {"error": ERROR}),
     "cache list": _object({"home": TEXT, "parts": {"type": "array", "items": _object(PART)}}),
     "cache clear": _object({"cleared": _TEXTS, "bytes": _COUNT}),
+    "bench tuning": _object({"config": _MAP, "outcomes": _MAP, "summary": _MAP}),
     "error": _object({"error": ERROR}),
 }
 

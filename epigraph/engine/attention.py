@@ -13,6 +13,7 @@ the blockwise form: this is plain attention over the concatenation (Vaswani et a
 with its keys written as three stretches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +27,78 @@ MASKED = -1e9  # finite: a padded query may see nothing at all, and must not bec
 
 @dataclass
 class Past:
-    """Frozen keys and values of each example, padded to T, with where they stand."""
+    """Frozen keys and values of each example, with where they stand; every way to hold them answers the two products."""
+
+    positions: Int[Tensor, "B T"]
+    valid: Bool[Tensor, "B T"]
+
+    def scores(self, rows: Float[Tensor, "B A R D"], layer: int) -> Float[Tensor, "B A R T"]:
+        """q Kᵀ"""
+        raise NotImplementedError
+
+    def read(self, weights: Float[Tensor, "B A R T"], layer: int) -> Float[Tensor, "B A R D"]:
+        """a V"""
+        raise NotImplementedError
+
+
+@dataclass
+class PaddedPast(Past):
+    """Gathered and padded to T: two products for the whole batch. Best for short texts, and on a GPU."""
 
     keys: Float[Tensor, "L B A T D"]
     values: Float[Tensor, "L B A T D"]
-    positions: Int[Tensor, "B T"]
-    valid: Bool[Tensor, "B T"]
+
+    def scores(self, rows: Float[Tensor, "B A R D"], layer: int) -> Float[Tensor, "B A R T"]:
+        """q Kᵀ"""
+        return rows @ self.keys[layer].transpose(-1, -2)
+
+    def read(self, weights: Float[Tensor, "B A R T"], layer: int) -> Float[Tensor, "B A R D"]:
+        """a V"""
+        return weights @ self.values[layer]
+
+
+@dataclass
+class ApartPast(Past):
+    """Left where they lie in the store: one product a text and nothing copied. Best for long texts on a CPU."""
+
+    records: Sequence[Tensor]  # [L, 2, A, n, D], n differs
+
+    def scores(self, rows: Float[Tensor, "B A R D"], layer: int) -> Float[Tensor, "B A R T"]:
+        """q Kᵀ"""
+        found: Tensor = _Apart.apply(  # type: ignore[no-untyped-call]
+            rows, [r[layer, 0] for r in self.records], self.valid.shape[1], True
+        )
+        return found
+
+    def read(self, weights: Float[Tensor, "B A R T"], layer: int) -> Float[Tensor, "B A R D"]:
+        """a V"""
+        found: Tensor = _Apart.apply(  # type: ignore[no-untyped-call]
+            weights, [r[layer, 1] for r in self.records], self.valid.shape[1], False
+        )
+        return found
+
+
+class _Apart(torch.autograd.Function):
+    """Row b of the batch times its own frozen matrix M_b [A, n_b, D]: x M_bᵀ, padded to T, or x[…, :n_b] M_b."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrices: Sequence[Tensor], width: int, transposed: bool) -> Tensor:
+        ctx.matrices, ctx.width, ctx.transposed = matrices, width, transposed
+        return _apart(x, matrices, width, transposed=transposed)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _apart(gradient, ctx.matrices, ctx.width, transposed=not ctx.transposed), None, None, None
+
+
+def _apart(x: Tensor, matrices: Sequence[Tensor], width: int, *, transposed: bool) -> Tensor:
+    B, A, R, _ = x.shape
+    if not transposed:
+        return torch.stack([x[b, :, :, : m.shape[1]] @ m for b, m in enumerate(matrices)])
+    found = x.new_zeros(B, A, R, width)
+    for b, m in enumerate(matrices):
+        found[b, :, :, : m.shape[1]] = x[b] @ m.transpose(-1, -2)
+    return found
 
 
 @dataclass
@@ -115,7 +182,7 @@ def attend(
     rows = (query * (D**-0.5 if scaling is None else scaling)).reshape(B, A, G * Q, D)
     past, shared = blocks.past, blocks.shared_at(layer) if blocks.shared else None
     products = [
-        rows @ past.keys[layer].transpose(-1, -2) if past else None,
+        past.scores(rows, layer) if past else None,
         _times_shared(rows, shared[0].transpose(-1, -2)) if shared else None,
         rows @ key.transpose(-1, -2),
     ]
@@ -131,7 +198,7 @@ def attend(
     if shared:
         out = out + _times_shared(parts.pop(), shared[1])
     if past:
-        out = out + parts.pop() @ past.values[layer]
+        out = out + past.read(parts.pop(), layer)
     return out.view(B, AG, Q, D).transpose(1, 2).contiguous(), None
 
 

@@ -2,7 +2,8 @@
 
     hidden = base([frozen] [own stream] | shared)      frozen and shared beginnings are computed once, see ``stream``
 
-Exact for every position of ``{prompt}``: in a causal model what stands before the first block never depends on it.
+Exact for every position of ``{prompt}``: in a causal model what stands before the first block never depends on it. A base
+that our attention cannot serve is run by plain concatenation instead, see ``concatenation``.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,9 +19,10 @@ from epigraph.base import Base
 from epigraph.engine import attention
 from epigraph.engine.allocator import keep_freed_memory
 from epigraph.engine.assembly import Prompts, embed_stream, shared_blocks
-from epigraph.engine.attention import Blocks, Past
+from epigraph.engine.attention import ApartPast, Blocks, PaddedPast, Past
 from epigraph.engine.beginning import beginning
 from epigraph.engine.building import Progress, build, missing
+from epigraph.engine.concatenation import classify_chains, concatenate, row_bytes, run_concatenation
 from epigraph.engine.frozen import FrozenStore, Shape, Text
 from epigraph.engine.selftest import check_base
 from epigraph.engine.stream import Item, Stream, Tail, lay_out
@@ -32,6 +34,8 @@ from epigraph.tasks.encode import Encoded
 
 TOKENS_A_BATCH = 2048
 ROWS_A_BATCH = 128
+APART_TOKENS = 96  # tokens from which texts are left apart
+UNBOUNDED = 1 << 30
 LEAST_GATHERED, MOST_GATHERED = 64 << 20, 1 << 30  # bytes
 
 
@@ -52,20 +56,36 @@ class Engine:
     """One base with its store of frozen states.
 
     ``keep`` writes them to disk for later runs and other processes; ``budget`` bounds, in bytes, what stays in memory.
-    ``folder`` is where they are kept, by default in $EPIGRAPH_HOME.
+    ``folder`` is where they are kept, by default in $EPIGRAPH_HOME. ``plain`` says why the base is run by plain
+    concatenation, where it is: then nothing is frozen and prompts are vectors. Unsupported if that would be wrong as well.
     """
 
     def __init__(self, base: Base, *, budget: int | None = None, keep: bool = True, folder: Path | None = None) -> None:
         keep_freed_memory()
         attention.register()
-        base.model.set_attn_implementation(attention.NAME)
         self.base = base
+        self.plain = ""
+        self._stock = base.model.config._attn_implementation
         shape = _shape(base)
         own = f"{base.fingerprint[:16]}-{base.precision.name}-{base.device.type}"
         folder = (folder or home() / "frozen") / own
         self.store = FrozenStore(shape, dtype=base.dtype, folder=folder, budget=budget, keep=keep)
         self.trunk = Trunk(base)
         check_base(self)
+
+    def use(self, plain: str = "") -> None:
+        """Run the base with our attention or, for the reason given, with its own over the plain concatenation."""
+        self.plain = plain
+        stock = "eager" if self._stock == attention.NAME else self._stock
+        wanted = stock if plain else attention.NAME
+        if self.base.model.config._attn_implementation != wanted:
+            self.base.model.set_attn_implementation(wanted)
+
+    @property
+    def warning(self) -> str:
+        """What to tell who uses a base that is run by plain concatenation; empty where it is not."""
+        slow = "every text is read again at every step, which is slower, and prompts are vectors (kind token)"
+        return f"base {self.base.name} is run by plain concatenation: {slow}; {self.plain}" if self.plain else ""
 
     @property
     def flops(self) -> int:
@@ -77,18 +97,24 @@ class Engine:
 
         ``planned`` are the keys that ``missing`` named when the work was begun: they are batched as they were then.
         """
+        if self.plain:
+            return
         texts = [_text(row) for row in rows]
         build(self.trunk, self.store, texts, progress, planned)
         self.store.touch(texts)
 
     def missing(self, rows: Sequence[Encoded]) -> list[str]:
         """The keys of the texts among these rows' beginnings whose frozen states are not there yet."""
+        if self.plain:
+            return []
         return [text.key.hex() for text in missing(self.store, [_text(row) for row in rows])]
 
     # ---- forms -------------------------------------------------------------------------------------------------------
 
     def key_values(self, form: Form) -> KeyValue:
         """A form as keys and values; vectors are run through the base at positions 0…P−1 (exact where the prompt is first)."""
+        if self.plain:
+            raise Unsupported(f"{self.base.name} takes no keys and values: {self.plain}.", "Tune with --kind token.")
         if isinstance(form, KeyValue) or form.length == 0:
             return form if isinstance(form, KeyValue) else self._nothing()
         found = beginning(self.trunk, self.store, Text(()), form)
@@ -112,6 +138,8 @@ class Engine:
     def forward_side_by_side(self, rows: Sequence[Encoded], prompts: Prompts, tail: Tail, *, capture: bool = False) -> Pass:
         """The same for S prompts at once: ``rows`` are S equal groups, group s answered with prompt s."""
         assert len(rows) % len(prompts) == 0, "prompts side by side answer equally many rows each"
+        if self.plain:
+            return self._concatenate(rows, prompts, tail)
         texts = [_text(row) for row in rows]
         common = len(set(texts)) == 1 and not any(_depends_on_input(f[0]) for f in prompts if f)
         lead = texts[0] if common else _lead(texts)
@@ -119,11 +147,16 @@ class Engine:
         stream = self._lay_out(rows, prompts, beginnings, tail, common=common)
         blocks = Blocks(stream.positions.to(self.base.device), stream.own.to(self.base.device))
         if not common and any(text.ids for text in texts):
-            blocks.past = self._past(texts, len(lead.ids))
+            blocks.past = self._past(texts, len(lead.ids), apart=not capture and self._reads_apart(texts))
         blocks.shared = shared_blocks(self.base, prompts, stream, beginnings, skip_first=common)
         blocks.captured = {} if capture else None
         hidden = self.trunk.run(embed_stream(self.base, stream, prompts, skip_first=common), blocks)
         return Pass(hidden, stream, blocks)
+
+    def _concatenate(self, rows: Sequence[Encoded], prompts: Prompts, tail: Tail) -> Pass:
+        stream = _not_empty(concatenate(rows, prompts, tail))
+        hidden = run_concatenation(self.trunk, stream, prompts, tail)
+        return Pass(hidden, stream, Blocks(stream.positions.to(self.base.device), stream.own.to(self.base.device)))
 
     def _lay_out(
         self,
@@ -138,20 +171,19 @@ class Engine:
         items = [items for forms in prompts for items in [_items(forms, skip_first=common)] * each]
         lengths = [begin.length if begin else 0 for begin in beginnings for _ in range(each)]
         offsets = lengths if common else [len(row.segments[0]) for row in rows]
-        stream = lay_out(rows, items, 1, offsets, tail)
-        if stream.ids.shape[1] == 0 or int(stream.ends.min()) == 0:
-            raise TaskError(
-                "nothing stands after the prompt, so the base has no token to answer from.",
-                'End the template with a cue, for example "{text}{prompt}\\nLabel:".',
-            )
-        return stream
+        return _not_empty(lay_out(rows, items, 1, offsets, tail))
 
-    def _past(self, texts: Sequence[Text], start: int) -> Past:
+    def _past(self, texts: Sequence[Text], start: int, *, apart: bool) -> Past:
         """The frozen states of these texts from position ``start`` on, where a lead that all share does not come before."""
         build(self.trunk, self.store, texts)
-        states, lengths = self.store.gather(texts, self.base.device, whole=not start)
-        places = torch.arange(states.shape[4], device=self.base.device)[None].expand(len(texts), -1)
-        return Past(states[:, 0], states[:, 1], start + places, places < lengths[:, None])
+        device = self.base.device
+        lengths = torch.tensor([len(text.ids) - start for text in texts], device=device)
+        places = torch.arange(int(lengths.max()), device=device)[None].expand(len(texts), -1)
+        seen = start + places, places < lengths[:, None]
+        if apart and all(text.lead == start for text in texts):
+            return ApartPast(*seen, [self.store[text].states for text in texts])
+        states = self.store.gather(texts, device, whole=not start)
+        return PaddedPast(*seen, states[:, 0], states[:, 1])
 
     # ---- classification ----------------------------------------------------------------------------------------------
 
@@ -179,6 +211,8 @@ class Engine:
     @torch.no_grad()
     def classify(self, rows: Sequence[Encoded], forms: Sequence[Form], tree: Tree) -> Float[Tensor, "N C"]:
         """Log probabilities of every label for every row, all branching nodes scored in one tree-masked pass."""
+        if self.plain:
+            return classify_chains(self, rows, forms, tree)
         found = torch.empty(len(rows), len(tree.trie.labels))
         for chosen in self.batches(rows, len(tree.fed_tokens)):
             found[chosen] = self._classify_batch([rows[i] for i in chosen], forms, tree).cpu()
@@ -216,21 +250,33 @@ class Engine:
         batch: list[int] = []
         longest = 0
         for i in order:
-            longest = max(longest, own_tokens(rows[i]) + extra)
+            longest = max(longest, self._computed(rows[i]) + extra)
             most = min(TOKENS_A_BATCH // longest, ROWS_A_BATCH, self.rows_at_once([rows[i]], 1, extra))
             if batch and len(batch) >= most:
                 yield batch
-                batch, longest = [], own_tokens(rows[i]) + extra
+                batch, longest = [], self._computed(rows[i]) + extra
             batch.append(i)
         if batch:
             yield batch
 
+    def _reads_apart(self, texts: Sequence[Text]) -> bool:
+        """Whether one of these texts is so long that copying them together costs more than one product each."""
+        return self.base.device.type == "cpu" and max(len(text.rest) for text in texts) >= APART_TOKENS
+
+    def _computed(self, row: Encoded) -> int:
+        return row.length if self.plain else own_tokens(row)
+
     def rows_at_once(self, rows: Sequence[Encoded], prompts: int, extra: int = 0) -> int:
         """How many of such rows of each of ``prompts`` prompts one pass may take, so that their frozen states, gathered,
-        stay within a quarter of the memory budget."""
+        (by plain concatenation: what the backward pass needs) stay within a quarter of the memory budget."""
+        most = max(LEAST_GATHERED, min(MOST_GATHERED, self.store.budget // 4))
+        if self.plain:
+            return max(1, most // (row_bytes(self.base, max(row.length for row in rows) + extra) * prompts))
+        if not extra and self._reads_apart([_text(row) for row in rows]):
+            return UNBOUNDED
         longest = max(len(row.segments[0]) - row.lead for row in rows) + extra
         each = self.store.shape.numbers(longest) * self.base.dtype.itemsize * prompts
-        return max(1, max(LEAST_GATHERED, min(MOST_GATHERED, self.store.budget // 4)) // max(1, each))
+        return max(1, most // max(1, each))
 
 
 def _shape(base: Base) -> Shape:
@@ -241,6 +287,15 @@ def _shape(base: Base) -> Shape:
             f"base {base.name} (architecture {base.config.model_type}) cannot be served: it has no attention heads.",
             "Choose a causal transformer, such as Llama, Qwen, Mistral, Gemma or GPT-2.",
         ) from None
+
+
+def _not_empty(stream: Stream) -> Stream:
+    if stream.ids.shape[1] == 0 or int(stream.ends.min()) == 0:
+        raise TaskError(
+            "nothing stands after the prompt, so the base has no token to answer from.",
+            'End the template with a cue, for example "{text}{prompt}\\nLabel:".',
+        )
+    return stream
 
 
 def own_tokens(row: Encoded) -> int:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from epigraph.base import Base
-from epigraph.base.toy import ARCHITECTURES, toy_base
+from epigraph.base.load import wrap_model
+from epigraph.base.toy import ARCHITECTURES, toy_base, toy_tokenizer
 from epigraph.engine import Engine, Tree, generate
+from epigraph.engine import engine as engine_module
 from epigraph.engine.plain import plain_states, stock_attention
 from epigraph.engine.stream import Tail
 from epigraph.errors import TaskError
@@ -155,6 +157,13 @@ def test_a_prompt_of_no_vectors_is_the_base(engine: Engine, kind: str) -> None:
         torch.testing.assert_close(done.hidden[b, done.stream.ends[b] - 1], plain, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["token", "kv"])
+def test_texts_left_apart_equal_the_plain_concatenation(engine: Engine, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long texts are read where they lie in the store; here all count as long."""
+    monkeypatch.setattr(engine_module, "APART_TOKENS", 1)
+    check_equals_plain(engine, "last", kind)
+
+
 def test_a_first_token_prompt_equals_its_keys_and_values(engine: Engine) -> None:
     rows = encoded(engine.base, TEMPLATES["first"])
     forms = make_forms(engine.base, "token", 1)
@@ -227,3 +236,47 @@ def test_prompts_side_by_side_equal_each_alone(engine: Engine, template: str, ki
     expected = [g for a, p in zip(alone, prompts, strict=True) for g in torch.autograd.grad(a.sum(), leaves(p))]
     for mine, reference in zip(gradients, expected, strict=True):
         torch.testing.assert_close(mine, reference, atol=2e-5 * float(reference.abs().max() + 1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", MAIN)
+@pytest.mark.parametrize("kind", ["token", "kv"])
+def test_bf16_stays_near_the_fp32_reference(name: str, kind: str) -> None:
+    """By relative norm: a single number may be far off where the reference is near zero."""
+    single, half = Engine(toy_base(name), keep=False), Engine(halved(name), keep=False)
+    losses, gradients = [], []
+    for engine in (single, half):
+        rows = encoded(engine.base, TEMPLATES["last"])
+        forms = make_forms(engine.base, kind, 1)
+        labels = build_trie({"a": "calendar", "b": "calendar update", "c": "bad"}, Template(TEMPLATES["last"]), engine.base)
+        loss = engine.label_loss(rows, [0, 1, 2, 1], [forms], Tree.build(labels, engine.base))
+        losses.append(loss.detach().float())
+        gradients.append(torch.cat([g.float().flatten() for g in torch.autograd.grad(loss.mean(), leaves(forms))]))
+    for expected, found in (losses, gradients):
+        assert float((found - expected).norm() / expected.norm()) < 0.1
+
+
+def halved(name: str) -> Base:
+    """The toy base in bf16."""
+    return wrap_model(toy_base(name).model.to(torch.bfloat16), toy_tokenizer(), name=f"toy-{name}-bf16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("kind", ["token", "kv"])
+def test_another_device_gives_the_same(device: str, kind: str) -> None:
+    there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+    if not there:
+        pytest.skip(f"this machine has no {device}")
+    found = []
+    for name in ("cpu", device):
+        base = wrap_model(toy_base().model.to(name), toy_tokenizer(), name=f"toy-{name}")
+        engine = Engine(base, keep=False)
+        rows = encoded(base, TEMPLATES["last"])
+        forms = make_forms(base, kind, 1)
+        tree = Tree.build(build_trie({"a": "yes", "b": "no"}, Template(TEMPLATES["last"]), base), base)
+        loss = engine.label_loss(rows, [0, 1, 0, 1], [forms], tree)
+        gradient = torch.autograd.grad(loss.mean(), leaves(forms))
+        found.append(
+            (loss.detach().cpu(), torch.cat([g.flatten().cpu() for g in gradient]), generate(engine, rows, forms, 4))
+        )
+    torch.testing.assert_close(found[1][:2], found[0][:2], atol=1e-4, rtol=1e-3)
+    assert found[1][2] == found[0][2]

@@ -198,21 +198,19 @@ class FrozenStore:
         self._in_memory.clear()
         self.bytes_in_memory = 0
 
-    def gather(
-        self, texts: Sequence[Text], device: torch.device, *, whole: bool = False
-    ) -> tuple[Float[Tensor, "L 2 B A T D"], Tensor]:
-        """The states of several texts padded on the right to the longest, and their lengths [B]; ``whole``: leads too."""
+    def gather(self, texts: Sequence[Text], device: torch.device, *, whole: bool = False) -> Float[Tensor, "L 2 B A T D"]:
+        """The states of several texts padded on the right to the longest; ``whole``: those of their leads too."""
         s = self.shape
         rows = [self._pieces(text, whole=whole) for text in texts]
-        lengths = [sum(piece.shape[3] for piece in row) for row in rows]
-        padded = torch.empty(s.layers, 2, len(rows), s.heads, max(lengths), s.head_size, dtype=self.dtype)
-        for b, (row, n) in enumerate(zip(rows, lengths, strict=True)):
+        longest = max(sum(piece.shape[3] for piece in row) for row in rows)
+        padded = torch.empty(s.layers, 2, len(rows), s.heads, longest, s.head_size, dtype=self.dtype)
+        for b, row in enumerate(rows):
             start = 0
             for piece in row:
                 padded[:, :, b, :, start : start + piece.shape[3]] = piece
                 start += piece.shape[3]
-            padded[:, :, b, :, n:] = 0.0
-        return padded.to(device), torch.tensor(lengths, device=device)
+            padded[:, :, b, :, start:] = 0.0
+        return padded.to(device)
 
     def whole(self, text: Text) -> Float[Tensor, "L 2 A n D"]:
         """The states of a text, those of its lead included."""

@@ -1,6 +1,8 @@
 """Greedy generation from a prompted base: the first pass reads what follows the frozen text, then one token a step.
 
 past ← past + own keys and values;   token ← argmax logits(last state)
+
+A base that is run by plain concatenation has no past: it reads the whole text again for every token.
 """
 
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from epigraph.engine.attention import Blocks, Past
+from epigraph.engine.attention import Blocks, PaddedPast
 from epigraph.engine.engine import Engine, Pass
 from epigraph.engine.stream import Tail
 from epigraph.engine.trunk import stack_captured
@@ -20,8 +22,9 @@ from epigraph.tasks.encode import Encoded
 def generate(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], limit: int) -> list[list[int]]:
     """The likeliest token at every step, up to the end token or ``limit`` tokens; without the end token."""
     found: list[list[int]] = [[] for _ in rows]
+    generate_batch = _generate_plainly if engine.plain else _generate_batch
     for chosen in engine.batches(rows, limit):
-        for i, tokens in zip(chosen, _generate_batch(engine, [rows[i] for i in chosen], forms, limit), strict=True):
+        for i, tokens in zip(chosen, generate_batch(engine, [rows[i] for i in chosen], forms, limit), strict=True):
             found[i] = tokens
     return found
 
@@ -45,6 +48,24 @@ def _generate_batch(engine: Engine, rows: Sequence[Encoded], forms: Sequence[For
     return answers
 
 
+def _generate_plainly(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], limit: int) -> list[list[int]]:
+    answers: list[list[int]] = [[] for _ in rows]
+    running = list(range(len(rows)))
+    for _ in range(limit):
+        so_far = [answers[b] for b in running]
+        done = engine.forward([rows[b] for b in running], forms, Tail(so_far))
+        last = done.stream.ends - 1 + torch.tensor([len(tokens) for tokens in so_far])
+        device = engine.base.device
+        found = _next(engine, done.at(torch.arange(len(running), device=device), last.to(device))).tolist()
+        going = [(b, token) for b, token in zip(running, found, strict=True) if token != engine.base.end]
+        for b, token in going:
+            answers[b].append(token)
+        running = [b for b, _ in going]
+        if not running:
+            break
+    return answers
+
+
 def _next(engine: Engine, hidden: Tensor) -> Tensor:
     return engine.trunk.logits(hidden).argmax(-1)
 
@@ -59,14 +80,15 @@ class _Growing:
         columns = torch.arange(stream.ids.shape[1], device=device)[None]
         ends = stream.ends.to(device)
         L, B, A, Q, D = keys.shape
+        assert before is None or isinstance(before, PaddedPast)
         T = before.keys.shape[3] if before else 0
         self.used = T + Q
         room = (L, B, A, self.used + limit, D)
-        self.past = Past(
-            keys.new_zeros(room),
-            values.new_zeros(room),
+        self.past = PaddedPast(
             torch.zeros(B, self.used + limit, dtype=torch.long, device=device),
             torch.zeros(B, self.used + limit, dtype=torch.bool, device=device),
+            keys.new_zeros(room),
+            values.new_zeros(room),
         )
         if before:
             self._write(slice(0, T), before.keys, before.values, before.positions, before.valid)
@@ -86,11 +108,11 @@ class _Growing:
     def step(self, token: Tensor) -> Tensor:
         """Read one token a row; its last state [B, H]."""
         seen = slice(0, self.used)
-        past = Past(
-            self.past.keys[:, :, :, seen],
-            self.past.values[:, :, :, seen],
+        past = PaddedPast(
             self.past.positions[:, seen],
             self.past.valid[:, seen],
+            self.past.keys[:, :, :, seen],
+            self.past.values[:, :, :, seen],
         )
         itself = torch.ones(1, 1, 1, dtype=torch.bool, device=token.device)
         blocks = Blocks(self.position, itself, past=past, shared=self.shared, captured={})

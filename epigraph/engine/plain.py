@@ -3,6 +3,8 @@
     [segment 0 | block 1 | segment 1 | … | tail]      positions 0, 1, 2, …; stored keys enter as they are
 
 The engine must equal this to rounding for every architecture it serves: the tests and the self-test compare the two.
+``plain_states`` goes block by block through the base's cache, so that stored keys can enter; ``whole_states`` is one forward
+without a cache, for bases that are run by plain concatenation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,6 +49,17 @@ def plain_states(base: Base, row: Encoded, forms: Sequence[Form], tail: Sequence
                 states.append(_step(base, cache, vectors, position))
                 position += len(tokens)
     return torch.cat(states, 1)[0]
+
+
+def whole_states(base: Base, row: Encoded, forms: Sequence[Form], tail: Sequence[int] = ()) -> Float[Tensor, "N H"]:
+    """The same for vectors only, in one stock forward with the attention that is set, without cache, mask or padding."""
+    parts = [base.embed(torch.tensor(row.segments[0], dtype=torch.long))]
+    for form, segment in zip(forms, row.segments[1:], strict=True):
+        assert isinstance(form, Embedded)
+        parts += [form.vectors.to(base.device, base.dtype), base.embed(torch.tensor(segment, dtype=torch.long))]
+    parts.append(base.embed(torch.tensor(list(tail), dtype=torch.long)))
+    hidden: Tensor = base.trunk(inputs_embeds=torch.cat(parts)[None], use_cache=False).last_hidden_state[0]
+    return hidden[len(hidden) - len(row.segments[-1]) - len(tail) :]
 
 
 def _append(base: Base, cache: Any, form: Form, position: int) -> int:

@@ -43,7 +43,7 @@ class Trunk:
 
     def _count(self, embedded: Tensor, blocks: Blocks) -> None:
         tokens = embedded.shape[0] * embedded.shape[1]
-        past = blocks.past.keys.shape[3] if blocks.past else 0
+        past = blocks.past.valid.shape[1] if blocks.past else 0
         shared = blocks.shared.keys.shape[3] if blocks.shared else 0
         keys = embedded.shape[1] + past + shared
         forward = 2 * tokens * self.weights + 4 * self.base.layers * tokens * keys * self.width

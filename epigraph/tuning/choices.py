@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from epigraph.config import TuneConfig
-from epigraph.errors import ConfigError, TaskError
-from epigraph.prompts import KINDS
+from epigraph.errors import ConfigError, TaskError, Unsupported
+from epigraph.prompts import KINDS, Embedded
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
 
+DEFAULT_KIND, PLAIN_KIND = "kv", "token"
 EXAMPLES_SEEN = {"classification": 6000, "generation": 2500}
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "generation": 16}
@@ -37,10 +38,16 @@ class Choices:
         return own | loop | {"template": self.task.template.text, "trials": len(self.trials)}
 
 
-def choose(config: TuneConfig, task: Task, rows: int) -> Choices:
-    """Settle every setting for ``rows`` training rows; ConfigError on a kind that does not exist."""
+def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Choices:
+    """Settle every setting for ``rows`` training rows.
+
+    ``plain`` is the engine's reason to run the base by plain concatenation, where it does: then prompts are vectors.
+    ConfigError on a kind that does not exist, Unsupported on one that this base cannot have.
+    """
     reasons: dict[str, str] = {}
-    kind = _kind(config)
+    kind = _kind(config, plain)
+    if plain and not config.kind and not config.portable:
+        reasons["kind"] = f"{kind}: this base is run by plain concatenation: {plain}"
     place = "first" if config.portable else config.place or "template"
     placed = replace(task, template=task.template.placed(place))
     _check_something_follows(placed)
@@ -87,10 +94,15 @@ def _trials(config: TuneConfig, first: Settings) -> tuple[Settings, ...]:
     return tuple(replace(first, rate=first.rate * factors[which], seed=first.seed + turn) for turn, which in rounds)
 
 
-def _kind(config: TuneConfig) -> str:
-    kind = "token" if config.portable else config.kind
+def _kind(config: TuneConfig, plain: str) -> str:
+    kind = "token" if config.portable else config.kind or (PLAIN_KIND if plain else DEFAULT_KIND)
     if kind not in KINDS:
         raise ConfigError(f"kind {kind!r} is not known.", f"Choose one of: {', '.join(KINDS)}.")
+    if plain and KINDS[kind].start_form is not Embedded:
+        raise Unsupported(
+            f"kind {kind!r} was asked, but this base is run by plain concatenation, which takes vectors only: {plain}.",
+            f"Pass --kind {PLAIN_KIND}, or leave --kind out.",
+        )
     return kind
 
 

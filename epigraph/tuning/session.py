@@ -44,6 +44,7 @@ class Surroundings:
     listener: Listener = lambda _moment: None
     stage: Stage = lambda _name, _done, _total: None
     started: Callable[[Run], None] = lambda _run: None
+    note: Callable[[str], None] = lambda _text: None
     forms_of: FormsOf | None = None
     source: Sequence[str] = ()
 
@@ -59,15 +60,19 @@ def tune(
 ) -> TuneResult:
     """Tune a prompt for this task on this base.
 
-    Raises ConfigError, TaskError and DataError for what cannot be, Diverged if no rate keeps the loss finite,
-    StorageFailed if the disk is full. Ctrl-C leaves a run folder from which ``around.resume`` goes on.
+    Raises ConfigError, TaskError and DataError for what cannot be, Unsupported for a base or a kind on it that is refused,
+    Diverged if no rate keeps the loss finite, StorageFailed if the disk is full.
+
+    Ctrl-C leaves a run folder from which ``around.resume`` goes on.
     """
     config, around = config or TuneConfig(), around or Surroundings()
     meter = Meter()
     parts = divide(task, config)
-    choices = choose(config, task, len(parts.train))
-    _check_length(base, choices)
     engine = engine or Engine(base)
+    if engine.plain:
+        around.note(f"{base.name} is run by plain concatenation, which is slower")
+    choices = choose(config, task, len(parts.train), plain=engine.plain)
+    _check_length(base, choices)
     flops_before = engine.flops
     prompts = [_start(engine, choices, trial.seed, around.forms_of) for trial in choices.trials]
     output_tokens = _output_tokens(base, choices.task, parts.train)
@@ -257,7 +262,7 @@ def _finish(made: Made) -> TuneResult:
         cost=cost,
         settings=settings,
         reasons=reasons,
-        warnings=[*parts.warnings, *_truncated(solver, [*parts.train, *parts.validation, *final])],
+        warnings=_warnings(solver, parts),
     )
 
 
@@ -326,6 +331,12 @@ def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
         return 1
     longest = max(len(base.tokenize(row.target or "")) for row in rows)
     return min(MOST_OUTPUT_TOKENS, int(OUTPUT_MARGIN * longest) + 8)
+
+
+def _warnings(solver: PromptedBase, parts: Parts) -> list[str]:
+    """Of the rows, and of a base that is run the slow way."""
+    slow = [solver.engine.warning] if solver.engine.plain else []
+    return [*slow, *parts.warnings, *_truncated(solver, [*parts.train, *parts.validation, *parts.final])]
 
 
 def _truncated(solver: PromptedBase, rows: Sequence[Row]) -> list[str]:
