@@ -195,7 +195,7 @@ def _measure(
         flops=flops,
         whole_flops=flops * plan.epochs * rows / len(learner.objective.lengths) if sampled else float(flops),
         memory=memory.added,
-        rate_share=flops / clock.seconds / _rate(base, round(tokens)),
+        rate_share=flops / clock.seconds / _rate(base, max(batch, round(tokens))),
         accuracy=clock.curve[-1][1] if clock.curve else None,
         curve=clock.curve,
         extrapolated=sampled,

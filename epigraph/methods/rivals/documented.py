@@ -74,6 +74,14 @@ class WholeVocabulary:
         (rows,) = chosen
         return [self.rival.loss([self.examples[i] for i in rows])]
 
+    def weight(self, rows: Sequence[int]) -> float:
+        """All rows count alike."""
+        return float(len(rows))
+
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:  # noqa: ARG002
+        """All of them, as in the guide."""
+        return len(rows)
+
     def watch(self, forms: Sequence[Form]) -> Watched:
         """The metric on validation, and the mean loss there."""
         return self.watched.watch(forms)
