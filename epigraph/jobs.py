@@ -33,7 +33,7 @@ from epigraph.tuning.choices import choose
 from epigraph.tuning.data import divide
 from epigraph.tuning.loop import Listener
 from epigraph.tuning.run import Run
-from epigraph.tuning.session import Stage
+from epigraph.tuning.surroundings import Stage
 
 RUNS = ".runs"
 Note = Callable[[str], None]
@@ -54,6 +54,8 @@ class TuneJob:
     dtype: str = "auto"
     resume: Path | None = None
     threads: int = 0
+    memory: float = 0.0
+    """Gigabytes that frozen states may take in memory; 0: half of what is free."""
 
 
 def resume_job(folder: Path, library: Path) -> TuneJob:
@@ -110,7 +112,8 @@ def run_job(
         forms_of=lambda reference: forms_on(library.get(reference), base.fingerprint),
         source=(_absolute(job.task), _absolute(job.test) if job.test else "", job.template),
     )
-    result = tune(base, task, job.config, name=name, around=around)
+    engine = Engine(base, budget=int(job.memory * 1e9) or None)
+    result = tune(base, task, job.config, name=name, engine=engine, around=around)
     stored = result.prompt.stored
     metrics = result.prompt.metrics_file
     card = library.add(name, stored.forms, stored.card, metrics if metrics is not None and metrics.exists() else None)

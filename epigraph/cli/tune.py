@@ -35,6 +35,9 @@ def tune(
         str, typer.Option("--template", help='text around an example, such as "{text}{prompt}\\nLabel:"')
     ] = "",
     resume: Annotated[Path | None, typer.Option("--resume", help="run folder of an interrupted tuning to continue")] = None,
+    memory: Annotated[
+        float, typer.Option("--memory", min=0.0, help="gigabytes for frozen states; by default half of what is free")
+    ] = 0.0,
     base: BaseFlag = "default",
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -66,6 +69,7 @@ def tune(
             dtype=dtype,
             library=library,
             config=config,
+            memory=memory,
         )
     run_folder: list[Path] = []
     with Progress() as progress:

@@ -3,50 +3,33 @@
 rows → train | validation | final      start → loop → best prompt      final rows → scores, beside the hard prompt's
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from epigraph.base import Base
 from epigraph.config import TuneConfig
-from epigraph.cost import Meter, peak_memory
+from epigraph.cost import Meter
 from epigraph.engine import Engine
 from epigraph.errors import ConfigError
-from epigraph.evaluation import Scores, evaluate
-from epigraph.library import Card, Lineage, StoredPrompt
-from epigraph.methods import PromptedBase, best_zero_shot
-from epigraph.model import PromptModel, facts
-from epigraph.prompts import Form, SoftPrompt
+from epigraph.methods import PromptedBase
+from epigraph.prompts import SoftPrompt
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tuning.choices import Choices, choose
 from epigraph.tuning.data import Parts, divide
+from epigraph.tuning.finish import Made, finish
 from epigraph.tuning.loop import Listener, Loop, Moment, run_together
 from epigraph.tuning.objective import make_objective
-from epigraph.tuning.result import TunedPrompt, TuneResult
+from epigraph.tuning.result import TuneResult
 from epigraph.tuning.run import Run, rows_hash
 from epigraph.tuning.start import FormsOf, make_prompt
-from epigraph.tuning.state import State, load_states
+from epigraph.tuning.state import load_states
+from epigraph.tuning.surroundings import Surroundings
 
 OUTPUT_MARGIN, MOST_OUTPUT_TOKENS = 1.25, 256
-Stage = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What surrounds a tuning: where it reports, where it keeps its run, where other prompts come from."""
-
-    runs: Path | None = None
-    resume: Path | None = None
-    listener: Listener = lambda _moment: None
-    stage: Stage = lambda _name, _done, _total: None
-    started: Callable[[Run], None] = lambda _run: None
-    note: Callable[[str], None] = lambda _text: None
-    forms_of: FormsOf | None = None
-    source: Sequence[str] = ()
 
 
 def tune(
@@ -77,12 +60,12 @@ def tune(
     prompts = [_start(engine, choices, trial.seed, around.forms_of) for trial in choices.trials]
     output_tokens = _output_tokens(base, choices.task, parts.train)
     solver = PromptedBase(engine, choices.task, prompts[0].fold(), output_tokens=output_tokens)
-    run = _run(base, config, choices, around, name)  # nothing is written before all that can be checked is
+    run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
         around.started(run)
     frozen_seconds = _freeze(engine, solver, parts, run, around)
     loops = _tune(solver, prompts, parts, choices, run, around)
-    return _finish(
+    return finish(
         Made(
             solver=solver,
             loops=loops,
@@ -121,40 +104,9 @@ def _check_length(base: Base, choices: Choices) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """Everything the end of a tuning needs."""
-
-    solver: PromptedBase
-    loops: Sequence[Loop]
-    parts: Parts
-    choices: Choices
-    config: TuneConfig
-    run: Run | None
-    meter: Meter
-    frozen_seconds: float
-    flops: int
-    around: Surroundings
-    name: str
-
-    @property
-    def loop(self) -> Loop:
-        """The trial that was best on validation."""
-        return max(self.loops, key=lambda loop: (loop.state.best_score, loop.state.best_minus_loss))
-
-    @property
-    def state(self) -> State:
-        """Where it ended."""
-        return self.loop.state
-
-    @property
-    def prompt(self) -> SoftPrompt:
-        """The prompt it ended in."""
-        return self.loop.prompt
-
-
-def _run(base: Base, config: TuneConfig, choices: Choices, around: Surroundings, name: str) -> Run | None:
+def _run(engine: Engine, config: TuneConfig, choices: Choices, around: Surroundings, name: str) -> Run | None:
     """The run folder to write or, on resume, the one to obey."""
+    base = engine.base
     depends = {
         "data": {"source": list(around.source), **_rows_of(choices.task)},
         "task": choices.task.to_dict(),
@@ -165,10 +117,16 @@ def _run(base: Base, config: TuneConfig, choices: Choices, around: Surroundings,
     if around.resume is not None:
         run = Run.open(around.resume)
         run.check_unchanged(depends)
+        engine.store.budget = int(run.description["budget"])  # steps are taken in the same parts
         return run
     if around.runs is None:
         return None
-    asked = {"name": name, "base_name": str(base.path or base.name), "config": config.to_dict()}
+    asked = {
+        "name": name,
+        "base_name": str(base.path or base.name),
+        "config": config.to_dict(),
+        "budget": engine.store.budget,
+    }
     return Run.create(around.runs, name, depends | asked | {"reasons": dict(choices.reasons)})
 
 
@@ -227,119 +185,9 @@ def _listener(trial: int, run: Run | None, around: Surroundings) -> Listener:
     return listen
 
 
-def _finish(made: Made) -> TuneResult:
-    """Score the best prompt and the hard prompt on the final rows, and write the card."""
-    solver, parts = made.solver, made.parts
-    forms = made.prompt.fold()
-    tuned_seconds = made.meter.seconds
-    tuned = PromptedBase(solver.engine, solver.task, forms, output_tokens=solver.output_tokens)
-    final = list(parts.final)
-    made.around.stage("scoring", 0, len(final))
-    scored = evaluate(tuned, final, split=parts.split, seed=made.config.seed)
-    chosen = best_zero_shot(solver.engine, solver.task, parts.validation, solver.output_tokens)
-    hard = evaluate(chosen.method, final, split=parts.split, seed=made.config.seed)
-    made.around.stage("scoring", len(final), len(final))
-    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{chosen.name}: {chosen.reason}"}
-    reasons["dtype"] = solver.engine.base.precision.reason
-    reasons["stop"] = _stop_reason(made)
-    if len(made.loops) > 1:
-        reasons["trials"] = _trials_reason(made)
-    cost = _cost(made, forms, tuned_seconds)
-    settings = made.choices.to_dict() | {
-        "output_tokens": solver.output_tokens,
-        "dtype": solver.engine.base.precision.name,
-        "hard_prompt": chosen.name,
-        "rate": made.loop.settings.rate,
-        "seed": made.loop.settings.seed,
-    }
-    card = _card(made, scored, hard, cost, settings, reasons)
-    stored = StoredPrompt(card=card, forms=forms)
-    return TuneResult(
-        prompt=TunedPrompt(stored=stored, metrics_file=made.run.metrics_file if made.run else None),
-        model=PromptModel(stored, solver.engine.base, engine=solver.engine),
-        scored=scored,
-        hard=hard,
-        cost=cost,
-        settings=settings,
-        reasons=reasons,
-        warnings=_warnings(solver, parts),
-    )
-
-
-def _card(
-    made: Made, scored: Scores, hard: Scores, cost: dict[str, Any], settings: dict[str, Any], reasons: dict[str, str]
-) -> Card:
-    start = made.choices.start
-    parents = (start.removeprefix("prompt:"),) if start.startswith("prompt:") else ()
-    template = made.choices.task.template
-    return Card(
-        name=made.name,
-        kind=made.choices.kind,
-        place=made.choices.place,  # type: ignore[arg-type]
-        portable=template.blocks == 1 and not template.segments[0],
-        trained_parameters=made.prompt.trained_parameters,
-        base=facts(made.solver.engine.base),
-        task=made.choices.task.to_dict(),
-        scores=scored.json,
-        hard_prompt=hard.json,
-        cost=cost,
-        settings=settings,
-        reasons=reasons,
-        lineage=Lineage(parents=parents, how=f"tuned from {start}"),
-    )
-
-
-def _cost(made: Made, forms: Sequence[Form], seconds: float) -> dict[str, Any]:
-    kept = sum(t.numel() for form in forms for t in asdict(form).values())
-    return {
-        "seconds": round(seconds, 1),
-        "frozen_seconds": round(made.frozen_seconds, 1),
-        "train_seconds": round(made.state.train_seconds, 1),
-        "trained_parameters": made.prompt.trained_parameters,
-        "kept_parameters": kept,
-        "kept_bytes": 4 * kept,
-        "flops": made.flops,
-        **made.meter.energy(),
-        "peak_memory_bytes": peak_memory(),
-        "added_tokens": sum(form.length for form in forms),
-    }
-
-
-def _stop_reason(made: Made) -> str:
-    state, steps = made.state, made.state.step
-    metric, rows = made.choices.task.metric, len(made.parts.validation)
-    best = f"best {metric} {state.best_score:.3f} on {rows} validation rows at step {state.best_step}"
-    halved = f"; the rate was halved {state.rollbacks} times after a loss that was not finite" if state.rollbacks else ""
-    ended = f"no gain in {made.loop.settings.patience} validations" if state.stopped else "all epochs done"
-    return f"{ended} after {steps} steps; {best}{halved}"
-
-
-def _trials_reason(made: Made) -> str:
-    """What every trial reached."""
-    metric = made.choices.task.metric
-    reached = [
-        f"rate {loop.settings.rate:.3g} seed {loop.settings.seed}: {loop.state.best_score:.3f}"
-        + (" (kept)" if loop is made.loop else "")
-        for loop in made.loops
-    ]
-    return f"{len(reached)} prompts side by side, best {metric} on validation: " + "; ".join(reached)
-
-
 def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
     """Room for generated answers: a quarter more than the longest in training, at most 256."""
     if task.kind == "classification":
         return 1
     longest = max(len(base.tokenize(row.target or "")) for row in rows)
     return min(MOST_OUTPUT_TOKENS, int(OUTPUT_MARGIN * longest) + 8)
-
-
-def _warnings(solver: PromptedBase, parts: Parts) -> list[str]:
-    """Of the rows, and of a base that is run the slow way."""
-    slow = [solver.engine.warning] if solver.engine.plain else []
-    return [*slow, *parts.warnings, *_truncated(solver, [*parts.train, *parts.validation, *parts.final])]
-
-
-def _truncated(solver: PromptedBase, rows: Sequence[Row]) -> list[str]:
-    touched = sum(row.truncated for row in solver.encode(rows))
-    limit = solver.encoder.limit
-    return [f"{touched} of {len(rows)} rows were shortened at their longest field to fit {limit} tokens"] if touched else []
