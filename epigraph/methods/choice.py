@@ -15,6 +15,7 @@ ZERO_SHOT = {
     "zero-shot, instruction first": instruction_first,
 }
 CHOOSING_ROWS = 64
+LONGEST_IN_PLACE = 48  # tokens
 DRAWS = 3
 
 
@@ -28,9 +29,10 @@ class Chosen:
 
 
 def best_zero_shot(engine: Engine, task: Task, validation: Sequence[Row], output_tokens: int) -> Chosen:
-    """The instruction before the row or in the prompt's place."""
-    candidates = {name: build(engine, task, output_tokens) for name, build in ZERO_SHOT.items()}
-    return _best(candidates, validation)
+    """The instruction before the row or, if it is short, in the prompt's place, where every row pays for it anew."""
+    long = len(engine.base.tokenize(task.instruction)) > LONGEST_IN_PLACE
+    builders = {name: build for name, build in ZERO_SHOT.items() if not (long and build is instruction_in_place)}
+    return _best({name: build(engine, task, output_tokens) for name, build in builders.items()}, validation)
 
 
 def best_few_shot(
