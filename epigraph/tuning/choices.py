@@ -16,6 +16,8 @@ FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "generation": 16}
 TRIED_RATES = (1.0, 2.5, 0.4)  # in units of the chosen rate
 BATCHES = ((200, 16), (600, 32), (math.inf, 64))
+MANY_LABELS, MANY_LABELS_BATCH = 20, 32
+RATE_POWER, SEEN_POWER = 0.2, 0.35  # how rate and examples seen grow with the labels, in units of two of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +62,17 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         reasons["batch"] = f"{batch} examples a step for {rows} training rows"
     if config.epochs is None:
         reasons["epochs"] = (
-            f"at most {epochs}: {EXAMPLES_SEEN[task.kind]:,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
+            f"at most {epochs}: {_examples_seen(task):,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
         )
     if config.rate is None:
-        reasons["rate"] = f"the default of {kind}, in units of the start's rms"
+        more = f", more for {len(task.labels)} labels" if len(task.labels) > 2 else ""
+        reasons["rate"] = f"the default of {kind}, in units of the start's rms{more}"
     if not config.place and not config.portable:
         reasons["place"] = "as the template says"
     loop = Settings(
         epochs=epochs,
         batch=batch,
-        rate=config.rate or KINDS[kind].default_rate,
+        rate=config.rate or KINDS[kind].default_rate * _labels(task) ** RATE_POWER,
         warmup=config.warmup,
         clip=config.clip,
         patience=config.patience,
@@ -109,11 +112,23 @@ def _kind(config: TuneConfig, plain: str) -> str:
 def _batch(rows: int, task: Task) -> int:
     if task.kind == "generation":
         return 16
+    if len(task.labels) > MANY_LABELS and rows > BATCHES[-2][0]:
+        return MANY_LABELS_BATCH
     return next(batch for most, batch in BATCHES if rows <= most)
 
 
 def _epochs(rows: int, task: Task) -> int:
-    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(EXAMPLES_SEEN[task.kind] / max(1, rows))))
+    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(_examples_seen(task) / max(1, rows))))
+
+
+def _examples_seen(task: Task) -> int:
+    """How many examples a tuning sees: the more labels there are to tell apart, the longer the way."""
+    return round(EXAMPLES_SEEN[task.kind] * _labels(task) ** SEEN_POWER)
+
+
+def _labels(task: Task) -> float:
+    """The labels in units of two."""
+    return max(1.0, len(task.labels) / 2)
 
 
 def _check_something_follows(task: Task) -> None:

@@ -44,6 +44,16 @@ def test_epochs_and_batches_follow_the_rows(rows: int) -> None:
     assert loop.batch in (16, 32, 64)
 
 
+def test_more_labels_get_a_higher_rate_and_see_more_examples() -> None:
+    """banking77 ended at .68 with what two labels need."""
+    many = Task.from_rows([f"text {i}" for i in range(154)], [f"label {i % 77}" for i in range(154)])
+    two, all77 = choose(TuneConfig(), TASK, 4000), choose(TuneConfig(), many, 4000)
+    assert all77.loop.rate == pytest.approx(2.08 * two.loop.rate, rel=0.01)
+    assert all77.loop.epochs > two.loop.epochs
+    assert all77.loop.batch < two.loop.batch
+    assert "more for 77 labels" in all77.reasons["rate"]
+
+
 def test_what_cannot_be() -> None:
     with pytest.raises(ConfigError, match=r"kind 'prefix' is not known\. Choose one of: token, kv"):
         choose(TuneConfig(kind="prefix"), TASK, 10)
