@@ -123,7 +123,7 @@ def _epochs(rows: int, task: Task) -> int:
 
 def _examples_seen(task: Task) -> int:
     """How many examples a tuning sees: the more labels there are to tell apart, the longer the way."""
-    return round(EXAMPLES_SEEN[task.kind] * _labels(task) ** SEEN_POWER)
+    return int(EXAMPLES_SEEN[task.kind] * _labels(task) ** SEEN_POWER)
 
 
 def _labels(task: Task) -> float:
