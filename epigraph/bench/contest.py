@@ -178,6 +178,7 @@ def _measure(
     with MemoryWatch() as memory:
         clock.go()
         frozen = learner.begin()
+        clock.lap()
         epochs = 1 if sampled else plan.epochs
         settings = Settings(epochs=epochs, batch=batch, rate=rate, warmup=0.1, clip=1.0, patience=epochs + 1, seed=plan.seed)
         loop = Loop(learner.module, learner.objective, settings, clock.listen)
@@ -226,6 +227,10 @@ class _Clock:
     def go(self) -> None:
         """Start, or go on."""
         self._since = self._step = time.perf_counter()
+
+    def lap(self) -> None:
+        """The next step begins now."""
+        self._step = time.perf_counter()
 
     def stop(self) -> None:
         """Pause."""
