@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from epigraph.base import Base
 from epigraph.bench.machine import MemoryWatch, product_rate
@@ -23,12 +23,12 @@ from epigraph.errors import DataError
 from epigraph.evaluation import evaluate
 from epigraph.methods import PromptedBase
 from epigraph.methods.rivals import RIVALS
-from epigraph.prompts import KINDS, SoftPrompt
+from epigraph.prompts import KINDS
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.split import head
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Loop, Moment, Settings
-from epigraph.tuning.objective import Objective, make_objective
+from epigraph.tuning.objective import make_objective
 from epigraph.tuning.start import make_prompt
 
 VALIDATION = 150
@@ -71,17 +71,6 @@ class Outcome:
     def json(self) -> dict[str, Any]:
         """All of it."""
         return asdict(self)
-
-
-class Learner(Protocol):
-    """A method while it is measured: what the loop asks, and its score on rows."""
-
-    objective: Objective
-    module: SoftPrompt
-
-    def accuracy(self, rows: Sequence[Row]) -> float: ...
-    @property
-    def flops(self) -> int: ...
 
 
 class Ours:

@@ -143,7 +143,6 @@ class FrozenStore:
         """Take the records of ``texts``, one after another in ``flat``."""
         shard = Shard(
             keys=keys_tensor([text.key for text in texts]),
-            leads=keys_tensor([text.before.key for text in texts]),
             tokens=torch.tensor([len(text.rest) for text in texts]),
             summaries=summaries,
             states=flat,

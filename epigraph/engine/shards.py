@@ -1,6 +1,6 @@
 """Frozen states on disk: one safetensors file for the texts of one built batch, written whole and never changed.
 
-    keys [N, 16]   leads [N, 16]   tokens [N]   summaries [N, 2, H]   states: the records one after another, flat
+    keys [N, 16]   tokens [N]   summaries [N, 2, H]   states: the records one after another, flat
 
 A file is named by the keys in it, so two processes that build the same texts at once write the same file twice, and either
 is good. Files are mapped, not read: the system pages them in and out, and processes share the pages.
@@ -34,10 +34,9 @@ Key = bytes
 
 @dataclass(frozen=True)
 class Shard:
-    """The records of one built batch: for each its key, the key of the text it goes on from, its tokens and summary."""
+    """The records of one built batch: for each its key, its tokens and summary."""
 
     keys: UInt8[Tensor, "N 16"]
-    leads: UInt8[Tensor, "N 16"]
     tokens: Int[Tensor, "N"]
     summaries: Float[Tensor, "N 2 H"]
     states: Tensor
