@@ -49,7 +49,7 @@ def evaluate(method: Scorable, rows: Sequence[Row], *, split: str, seed: int = 0
     """Score a method on labelled rows. DataError if there are none."""
     if not rows:
         raise DataError("there are no labelled rows to score on.", "Give a file with rows under --data.")
-    if method.task.kind == "classification":
+    if method.task.has_labels:
         return score_labels(method, rows, method.probabilities(rows), split=split, seed=seed)
     return score_outputs(rows, method.outputs(rows), split=split, seed=seed)
 

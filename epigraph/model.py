@@ -82,7 +82,7 @@ class PromptModel:
         return Row(fields={name: str(given[name]) for name in names})
 
     def _answers(self, rows: Sequence[Row], min_confidence: float) -> Iterator[Prediction]:
-        if self.task.kind == "generation":
+        if not self.task.has_labels:
             for row, output in zip(rows, self.method.outputs(rows), strict=True):
                 yield Prediction(fields=row.fields, output=output)
             return

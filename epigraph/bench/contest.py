@@ -1,6 +1,7 @@
 """One method on one set, trained and timed in a process of its own: what ``bench tuning`` puts side by side.
 
     epigraph      a first run: frozen states built in it          later      another run on the same texts
+    token         a first run of vectors instead of keys and values
     peft-prompt, peft-prefix, peft-documented, lora, full         the rivals of ``methods/rivals``
 
 All see the same examples: the same rows, validated on the same others after every epoch, no early stop. The base is loaded
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from epigraph.base import Base
-from epigraph.bench.machine import MemoryWatch, product_rate
+from epigraph.bench.machine import MemoryWatch, layer_rate
 from epigraph.engine import Engine
 from epigraph.errors import DataError
 from epigraph.evaluation import evaluate
@@ -124,7 +125,7 @@ class Theirs:
 
 
 def contest(base: Base, method: str, plan: Plan, *, batch: int, rate: float | None = None) -> list[Outcome]:
-    """Train one method; for ``epigraph`` the first run, a later one with another seed, and a ``token`` one."""
+    """Train one method; for ``epigraph`` the first run and a later one with another seed."""
     task, parts, tests = read_parts(base, plan, batch)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         engine = Engine(base, folder=Path(folder))
@@ -132,7 +133,8 @@ def contest(base: Base, method: str, plan: Plan, *, batch: int, rate: float | No
             rival = Theirs(engine, task, parts, method, plan.seed)
             return [_measure(method, rival, base, plan, tests, batch, rate or rival.rival.settings.rate)]
         found = []
-        for name, kind, seed in (("epigraph", "kv", 0), ("later", "kv", 1), ("token", "token", 2)):
+        runs = (("token", "token", 0),) if method == "token" else (("epigraph", "kv", 0), ("later", "kv", 1))
+        for name, kind, seed in runs:
             ours = Ours(engine, task, parts, kind, plan.seed + seed)
             found.append(_measure(name, ours, base, plan, tests, batch, rate or KINDS[kind].default_rate))
         return found
@@ -185,7 +187,7 @@ def _measure(
         flops=flops,
         whole_flops=flops * plan.epochs * rows / len(learner.objective.lengths) if sampled else float(flops),
         memory=memory.added,
-        rate_share=flops / clock.seconds / _rate(base, max(batch, round(tokens))),
+        rate_share=flops / clock.seconds / layer_rate(base, min(2048, max(batch, round(tokens)))),
         accuracy=clock.curve[-1][1] if clock.curve else None,
         curve=clock.curve,
         extrapolated=sampled,
@@ -197,11 +199,6 @@ def _whole(clock: "_Clock", loop: Loop, steps: int, epochs: int) -> float:
     step = statistics.mean(clock.steps)
     validation = max(0.0, clock.seconds - step * loop.steps)
     return steps * step + epochs * validation
-
-
-def _rate(base: Base, tokens: int) -> float:
-    inner = int(getattr(base.config, "intermediate_size", 4 * base.hidden))
-    return product_rate(min(2048, tokens), base.hidden, inner, base.dtype)
 
 
 class _Clock:

@@ -1,7 +1,6 @@
 """What this machine can do: its rate of matrix products, and how much memory of its own a process takes.
 
-rate = 2 · M · K · N / seconds         M: tokens of a pass, K and N: the base's hidden and inner size
-layer rate = Σ 2 · M · K · N / Σ seconds         over the shapes of all layers' weights, so weighted by their operations
+layer rate = Σ 2 · M · K · N / Σ seconds         M: tokens of a pass; over the shapes [N, K] of all layers' weights
 
 The layer rate has each weight at hand in the processor's cache. A pass cannot: it reads all layers' weights from memory, which
 is what bounds a pass of few tokens. ``streamed_rate`` is the same sum over the base's own weights in their order.
@@ -20,11 +19,6 @@ from torch import Tensor, nn
 from epigraph.base import Base
 
 REPEATS, WARM = 12, 3
-
-
-def product_rate(tokens: int, hidden: int, inner: int, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a [tokens, hidden] by [hidden, inner] product, the best of several."""
-    return 2.0 * tokens * hidden * inner / min(_product_seconds(tokens, (inner, hidden), dtype))
 
 
 def _product_seconds(tokens: int, shape: tuple[int, int], dtype: torch.dtype) -> list[float]:

@@ -31,8 +31,8 @@ COLUMNS = [
 def tuning(
     sets: Annotated[str, typer.Option(help="folders of $EPIGRAPH_DATA, with commas")] = "sst2,trec6,ag_news,imdb",
     methods: Annotated[
-        str, typer.Option(help="epigraph and rivals, with commas")
-    ] = "epigraph,peft-prompt,peft-documented,lora,full",
+        str, typer.Option(help="epigraph (kv), token and rivals, with commas")
+    ] = "epigraph,token,peft-prompt,peft-documented,lora,full",
     rows: Annotated[int, typer.Option(min=1, help="training rows")] = 1000,
     tests: Annotated[int, typer.Option(min=1, help="test rows")] = 500,
     epochs: Annotated[int, typer.Option(min=1, help="passes over the training rows")] = 3,

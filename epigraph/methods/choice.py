@@ -59,7 +59,7 @@ def _best(candidates: dict[str, PromptedBase], validation: Sequence[Row]) -> Cho
 def quick_score(method: Scorable, rows: Sequence[Row]) -> float:
     """The task's metric, without an interval."""
     truth = [row.target or "" for row in rows]
-    if method.task.kind == "classification":
+    if method.task.has_labels:
         labels = list(method.task.labels)
         predicted = [labels[i] for i in method.probabilities(rows).argmax(1)]
         return float(metrics.LABEL_SCORES[method.task.metric](truth, predicted))

@@ -87,7 +87,7 @@ def _before(engine: Engine, task: Task, text: str, output_tokens: int) -> Prompt
 
 def _shown(task: Task, row: Row) -> str:
     template = _bare(task)
-    words = task.labels.get(row.target or "", row.target or "") if task.kind == "classification" else row.target or ""
+    words = task.labels.get(row.target or "", row.target or "") if task.has_labels else row.target or ""
     return render(template.segments[-1], row.fields) + answer_text(template, words)
 
 

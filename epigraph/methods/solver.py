@@ -59,7 +59,7 @@ class PromptedBase:
     def _room(self) -> int:
         """Tokens left for the segments beside prompt and answer."""
         prompt = sum(form.length for form in self.forms)
-        answer = max(self.tree.fed_depths, default=0) + 1 if self.task.kind == "classification" else self.output_tokens
+        answer = max(self.tree.fed_depths, default=0) + 1 if self.task.has_labels else self.output_tokens
         room = self.engine.base.context - prompt - answer
         if room <= 0:
             raise ConfigError(

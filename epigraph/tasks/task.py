@@ -159,10 +159,15 @@ class Task:
         columns = fit_columns(self.columns, table, need_target=need_target)
         return make_rows(table, columns, self.kind, strict=strict, need_target=need_target, known=self.labels)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether every answer is one of ``labels``, so that answers have probabilities; outputs are written otherwise."""
+        return self.kind == "classification"
+
     @cached_property
     def counts(self) -> Counter[str]:
         """How many training rows each label has; empty for generation."""
-        return count_labels(self.train.rows) if self.kind == "classification" else Counter()
+        return count_labels(self.train.rows) if self.has_labels else Counter()
 
     @property
     def skewed(self) -> bool:
@@ -175,7 +180,7 @@ class Task:
 
     def unseen_labels(self, split: Split) -> Mapping[str, int]:
         """The labels of a split that were never trained, with their rows; a prediction for these counts as wrong."""
-        if self.kind != "classification":
+        if not self.has_labels:
             return {}
         return {label: rows for label, rows in sorted(count_labels(split.rows).items()) if label not in self.labels}
 

@@ -110,7 +110,7 @@ def _kind(config: TuneConfig, plain: str) -> str:
 
 
 def _batch(rows: int, task: Task) -> int:
-    if task.kind == "generation":
+    if not task.has_labels:
         return 16
     if len(task.labels) > MANY_LABELS and rows > BATCHES[-2][0]:
         return MANY_LABELS_BATCH

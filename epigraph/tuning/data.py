@@ -31,7 +31,7 @@ def divide(task: Task, config: TuneConfig) -> Parts:
         raise DataError(
             f"{task.train.source or 'the task'} has {len(rows)} usable rows; tuning needs {FEWEST_ROWS} or more."
         )
-    labels = task.kind == "classification"
+    labels = task.has_labels
     if task.test is not None:
         final, split, rest = list(task.test.rows), "test", rows
     else:

@@ -106,5 +106,5 @@ class AnswerObjective:
 
 def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Objective:
     """The objective of this task's kind."""
-    kind = LabelObjective if solver.task.kind == "classification" else AnswerObjective
+    kind = LabelObjective if solver.task.has_labels else AnswerObjective
     return kind(solver, train, validation)

@@ -187,7 +187,7 @@ def _listener(trial: int, run: Run | None, around: Surroundings) -> Listener:
 
 def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
     """Room for generated answers: a quarter more than the longest in training, at most 256."""
-    if task.kind == "classification":
+    if task.has_labels:
         return 1
     longest = max(len(base.tokenize(row.target or "")) for row in rows)
     return min(MOST_OUTPUT_TOKENS, int(OUTPUT_MARGIN * longest) + 8)

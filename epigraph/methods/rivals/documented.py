@@ -40,9 +40,9 @@ class PeftDocumented(PeftPromptTuning):
 
     def _examples(self, rows: Sequence[Row]) -> list[Example]:
         """The text and what to say after it, as token ids."""
-        encoded = self.solver.encode(rows, answers=self.task.kind == "generation")
+        encoded = self.solver.encode(rows, answers=not self.task.has_labels)
         texts = [list(row.segments[-1]) for row in encoded]
-        if self.task.kind == "generation":
+        if not self.task.has_labels:
             return [(text, list(row.answer)) for text, row in zip(texts, encoded, strict=True)]
         said = [answer_text(self.solver.template, self.task.labels[row.target or ""]) for row in rows]
         return [(text, self.base.tokenize(words)) for text, words in zip(texts, said, strict=True)]

@@ -128,7 +128,7 @@ Loss = LabelLoss | AnswerLoss
 
 def make_loss(rival: Trainee, train: Sequence[Row], validation: Sequence[Row]) -> Loss:
     """The objective of this task's kind."""
-    kind = LabelLoss if rival.solver.task.kind == "classification" else AnswerLoss
+    kind = LabelLoss if rival.solver.task.has_labels else AnswerLoss
     return kind(rival, train, validation)
 
 
