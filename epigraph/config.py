@@ -16,8 +16,28 @@ import tomli_w
 
 from epigraph.errors import ConfigError, NotFound
 
-PLACES = ("first", "last", "template")
-STARTS = ("text", "labels", "vocab", "random")
+KINDS = {
+    "token": "vectors at the embedding layer",
+    "kv": "keys and values at every layer",
+    "ptuning": "vectors, trained through a network",
+    "residual": "vectors, with a network beside them",
+    "superpos": "vectors, mixed of vocabulary rows",
+    "prefix": "keys and values, through a network",
+    "sink": "keys and values, the first frozen",
+    "context": "examples whose tokens move a little",
+    "multitask": "keys and values, shared by tasks times a task's own",
+    "mixture": "attention over other tasks' prompts (epigraph multitask only)",
+    "pool": "keys and values, mixed for each input",
+}
+PLACES = ("first", "last", "both", "template")
+CALIBRATIONS = ("contextual", "prior")
+STARTS = ("text", "labels", "vocab", "random", "examples", "nearest")
+STARTS_WITH = {"text:": "text:FILE", "prompt:": "prompt:NAME"}
+
+
+def _listed(values: Mapping[str, str]) -> str:
+    """Names with their meanings, a line each; the mark keeps a command's help from joining the lines."""
+    return "\n\n\b\n" + "\n".join(f"{name}: {meaning}" for name, meaning in values.items())
 
 
 def setting(default: Any, doc: str) -> Any:
@@ -29,11 +49,19 @@ def setting(default: Any, doc: str) -> Any:
 class TuneConfig:
     """How a prompt is tuned. Facts of the base or the data never stand here."""
 
-    kind: str = setting("", "kind of prompt: token or kv; by default kv, on bases that take vectors only token")
-    length: int | None = setting(None, "vectors a {prompt} block; by default 8, for generation 16")
-    place: str = setting("", "where the prompt stands: first or last (after the input); by default as the template says")
+    kind: str = setting("", f"kind of prompt; by default kv, on bases that take vectors only token{_listed(KINDS)}")
+    length: int | None = setting(None, "vectors a {prompt} block; by default 8, for generation 16, for context 128 at most")
+    place: str = setting(
+        "",
+        "where the prompt stands: first, last (after the input) or both; by default as the template says (context: first)",
+    )
+    share_blocks: bool = setting(False, "several {prompt} blocks have the same vectors")
     portable: bool = setting(False, "a token prompt that stands first: loads in PEFT and vLLM")
-    start: str = setting("text", "first values: text, labels, vocab, random or prompt:NAME")
+    start: str = setting(
+        "",
+        "first values: text, labels, vocab, random, examples (training rows), text:FILE (a long text, compressed), "
+        "prompt:NAME, or nearest (the stored prompt that is most like this task's); by default text, for context examples",
+    )
     epochs: int | None = setting(
         None,
         "the most passes over the training rows; by default some 6,000 examples, more with more labels (generation: 2,500)",
@@ -41,25 +69,34 @@ class TuneConfig:
     rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
     batch: int | None = setting(None, "examples a step; by default 16 to 64 by the number of rows")
     trials: int = setting(1, "prompts tuned side by side with other rates and seeds; the best on validation is kept")
+    ensemble: int = setting(1, "so many of the trials, the best on validation, are kept and vote on the label in one pass")
     seed: int = setting(0, "seed of start, split and order")
     warmup: float = setting(0.1, "share of the steps in which the rate rises")
     clip: float = setting(1.0, "largest norm of a step's gradient")
     patience: int = setting(4, "validations without a better score before tuning stops")
     validation: float = setting(0.15, "share of the training rows kept for validation")
     holdout: float = setting(0.15, "share of the rows kept for the final score where there is no test set")
+    calibrate: str = setting(
+        "", "shift of the finished prompt's probabilities: contextual (by empty inputs) or prior (to the labels' shares)"
+    )
     strict: bool = setting(False, "any faulty row ends the command")
 
     def __post_init__(self) -> None:
         self._check_numbers()
         if self.place and self.place not in PLACES:
             raise ConfigError(f"place {self.place!r} is not known.", f"Choose one of: {', '.join(PLACES)}.")
-        if self.start not in STARTS and not self.start.startswith("prompt:"):
-            raise ConfigError(f"start {self.start!r} is not known.", f"Choose one of: {', '.join(STARTS)}, prompt:NAME.")
-        if self.portable and self.place in ("last", "template"):
+        if self.calibrate not in ("", *CALIBRATIONS):
+            raise ConfigError(f"calibration {self.calibrate!r} is not known.", f"Choose one of: {', '.join(CALIBRATIONS)}.")
+        if self.start and self.start not in STARTS and not self.start.startswith(tuple(STARTS_WITH)):
+            known = ", ".join([*STARTS, *STARTS_WITH.values()])
+            raise ConfigError(f"start {self.start!r} is not known.", f"Choose one of: {known}.")
+        if self.portable and self.place not in ("", "first"):
             raise ConfigError(f"a portable prompt stands first, but place {self.place!r} was asked.", "Leave --place out.")
+        if self.portable and self.ensemble > 1:
+            raise ConfigError(f"a portable prompt is one, but an ensemble of {self.ensemble} was asked.", "Leave one out.")
 
     def _check_numbers(self) -> None:
-        at_least = {"length": 1, "epochs": 1, "batch": 1, "patience": 1, "trials": 1, "seed": 0}
+        at_least = {"length": 1, "epochs": 1, "batch": 1, "patience": 1, "trials": 1, "ensemble": 1, "seed": 0}
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and value < least:

@@ -23,8 +23,11 @@ from epigraph.errors import ConfigError, NotFound
         ({"clip": float("inf")}, "clip inf was asked"),
         ({"validation": 0.95}, "validation 0.95 was asked; it must lie between 0 and 0.9"),
         ({"holdout": -0.1}, "holdout -0.1 was asked"),
-        ({"place": "middle"}, r"place 'middle' is not known\. Choose one of: first, last, template"),
-        ({"start": "ones"}, r"start 'ones' is not known\. Choose one of: text, labels, vocab, random, prompt:NAME"),
+        ({"place": "middle"}, r"place 'middle' is not known\. Choose one of: first, last, both, template"),
+        ({"start": "ones"}, r"start 'ones' is not known\. Choose one of: text, .*, prompt:NAME"),
+        ({"ensemble": 0}, "ensemble 0 was asked; it must be at least 1"),
+        ({"portable": True, "ensemble": 3}, "a portable prompt is one, but an ensemble of 3 was asked"),
+        ({"portable": True, "place": "both"}, "a portable prompt stands first, but place 'both' was asked"),
         ({"portable": True, "place": "last"}, "a portable prompt stands first, but place 'last' was asked"),
     ],
 )
@@ -44,7 +47,7 @@ def test_it_goes_through_toml(tmp_path: Path) -> None:
 
 
 def test_unknown_settings_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"settings lenght are not known\. Known are: batch, clip"):
+    with pytest.raises(ConfigError, match=r"settings lenght are not known\. Known are: batch, calibrate, clip"):
         TuneConfig.from_dict({"lenght": 3})
 
 

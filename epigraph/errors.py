@@ -12,6 +12,7 @@
     ├── Unsupported (NotImplementedError)  a base or combination that Epigraph refuses rather than gets wrong
     ├── FetchFailed (OSError)          a pinned file could not be fetched or verified
     ├── StorageFailed (OSError)        the disk is full, read-only or not ours
+    ├── QueueFull (RuntimeError)       the server holds as many requests as it may, or is closing
     └── Diverged (ArithmeticError)     the loss stayed non-finite after every roll-back
 
 All of them end a command with exit code 2 and one clear line. Anything else that reaches the command line is our own
@@ -73,6 +74,10 @@ class FetchFailed(EpigraphError, OSError):
 
 class StorageFailed(EpigraphError, OSError):
     """The disk is full, read-only or not ours."""
+
+
+class QueueFull(EpigraphError, RuntimeError):
+    """The server holds as many requests as it may, or takes none any more: ask again later."""
 
 
 class Diverged(EpigraphError, ArithmeticError):

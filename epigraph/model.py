@@ -12,32 +12,44 @@ from typing import Any
 
 from epigraph.base import Base
 from epigraph.engine import Engine
-from epigraph.errors import DataError
+from epigraph.errors import DataError, TaskError
 from epigraph.library import BaseFacts, Card, StoredPrompt, check_base, read_prompt
+from epigraph.methods import judge
+from epigraph.methods.calibration import calibrate
+from epigraph.methods.shift import Shift
 from epigraph.methods.solver import PromptedBase
 from epigraph.tasks.row import Row
+from epigraph.tasks.rows import needed, row_of
 from epigraph.tasks.task import Task
 
 TOGETHER = 64
-Given = str | Mapping[str, str] | Row
+Given = str | Mapping[str, Any] | Row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The answer to one row: ``label`` with all ``probabilities``, or ``output``. ``label`` is None where it abstains."""
+    """The answer to one row: ``label`` (or a choice) with all ``probabilities``, ``labels`` where there may be several, or
+    ``output``. ``label`` is None where it abstains. ``choice`` is the number of a choice among the row's, from 0.
+    """
 
     fields: Mapping[str, str]
     label: str | None = None
     probabilities: Mapping[str, float] | None = None
     output: str | None = None
     abstained: bool = False
+    labels: tuple[str, ...] | None = None
+    choice: int | None = None
 
     @property
     def json(self) -> dict[str, Any]:
         """The contract's object."""
         if self.output is not None:
             return {"fields": dict(self.fields), "output": self.output}
-        found = {"fields": dict(self.fields), "label": self.label, "probabilities": dict(self.probabilities or {})}
+        probabilities = {"probabilities": dict(self.probabilities or {})}
+        if self.labels is not None:
+            return {"fields": dict(self.fields), "labels": list(self.labels)} | probabilities
+        found: dict[str, Any] = {"fields": dict(self.fields), "label": self.label} | probabilities
+        found |= {} if self.choice is None else {"choice": self.choice}
         return found | ({"abstained": True} if self.abstained else {})
 
 
@@ -47,9 +59,26 @@ class PromptModel:
     def __init__(self, stored: StoredPrompt, base: Base, *, engine: Engine | None = None) -> None:
         check_base(stored.card, facts(base))
         self.card: Card = stored.card
+        if not stored.card.task:
+            raise TaskError(
+                f"prompt {stored.card.reference!r} is where new tasks start: it answers none by itself.",
+                f"Tune one from it: epigraph tune train.csv --from {stored.card.name}",
+            )
         self.task = Task.from_dict(stored.card.task)
         output_tokens = int(stored.card.settings.get("output_tokens", 64))
-        self.method = PromptedBase(engine or Engine(base, keep=False), self.task, stored.forms, output_tokens=output_tokens)
+        method = PromptedBase(
+            engine or Engine(base, keep=False),
+            self.task,
+            stored.forms,
+            output_tokens=output_tokens,
+            members=stored.card.members,
+        )
+        shift = stored.card.settings.get("calibration")
+        self.method = method.with_shift(Shift.from_dict(shift) if shift else None)
+
+    def calibrate(self, how: str, rows: Sequence[Given] = ()) -> None:
+        """Answer with calibrated probabilities from here on; ``rows``, for ``prior``, need no labels."""
+        self.method = calibrate(self.method, how, [self._row(given) for given in rows])
 
     def predict(self, rows: Sequence[Given], *, min_confidence: float = 0.0) -> list[Prediction]:
         """One prediction a row; a label less probable than ``min_confidence`` is withheld."""
@@ -70,30 +99,38 @@ class PromptModel:
         if isinstance(given, Row):
             return given
         if isinstance(given, str):
-            if len(names) != 1:
+            if len(names) != 1 or self.task.columns.choices:
                 raise DataError(
-                    f"one text was given, but the task's template has the fields {', '.join(names)}.",
+                    f"one text was given, but the task's template has the fields {', '.join(needed(self.task.columns, names))}.",
                     "Give them by name, as JSON objects or columns.",
                 )
             return Row(fields={names[0]: given})
-        missing = [name for name in names if name not in given]
-        if missing:
-            raise DataError(f"the row has no field {', '.join(missing)}.", f"It has: {', '.join(given) or 'none'}.")
-        return Row(fields={name: str(given[name]) for name in names})
+        return row_of(given, self.task.columns, names)
 
     def _answers(self, rows: Sequence[Row], min_confidence: float) -> Iterator[Prediction]:
-        if not self.task.has_labels:
+        if self.task.writes:
             for row, output in zip(rows, self.method.outputs(rows), strict=True):
                 yield Prediction(fields=row.fields, output=output)
             return
-        labels = list(self.task.labels)
-        for row, scores in zip(rows, self.method.probabilities(rows), strict=True):
-            best = int(scores.argmax())
-            sure = float(scores[best]) >= min_confidence
-            probabilities = {label: float(score) for label, score in zip(labels, scores, strict=True)}
-            yield Prediction(
-                fields=row.fields, label=labels[best] if sure else None, probabilities=probabilities, abstained=not sure
-            )
+        probabilities = self.method.probabilities(rows)
+        given = judge.read(self.method.task, rows, probabilities).given
+        for row, answer, scores in zip(rows, given, probabilities, strict=True):
+            yield self._prediction(row, answer, [float(score) for score in scores], min_confidence)
+
+    def _prediction(self, row: Row, answer: judge.Answer, scores: Sequence[float], min_confidence: float) -> Prediction:
+        names = row.choices or tuple(self.task.labels)
+        probabilities = dict(zip(names, scores[: len(names)], strict=True))
+        if isinstance(answer, tuple):
+            kept = tuple(label for label in answer if probabilities[label] >= min_confidence)
+            return Prediction(fields=row.fields, labels=kept, probabilities=probabilities)
+        sure = probabilities[answer] >= min_confidence
+        return Prediction(
+            fields=row.fields,
+            label=answer if sure else None,
+            probabilities=probabilities,
+            abstained=not sure,
+            choice=row.choices.index(answer) if row.choices and sure else None,
+        )
 
 
 def load(folder: Path | str, base: Base) -> PromptModel:

@@ -6,7 +6,7 @@
 Weights never change: every parameter is frozen, dropout is off, and ``weights_hash`` proves it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from epigraph.base.precision import Precision
+from epigraph.errors import Unsupported
 
+CHAT_MARK = "⟦the message⟧"  # stands for the user's message while the chat format is asked for
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma, RecurrentGemma, xLSTM
 
 
@@ -113,6 +115,49 @@ class Base:
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, nothing added."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text else []
+
+    def tokenize_plainly(self, text: str) -> list[int]:
+        """Token ids of what a user wrote: nothing in it is a special token, whatever it looks like."""
+        if not text:
+            return []
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids)
+
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """The special tokens: beginnings, ends, turns of a chat."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        return frozenset([*self.tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)])
+
+    def chat_frame(self, earlier: Sequence[Mapping[str, str]] = ()) -> tuple[str, str]:
+        """What the tokenizer's own chat format writes before a user's message, and between it and the answer.
+
+        ``earlier`` are messages said before it, with ``role`` and ``content``. Unsupported if the tokenizer has no such
+        format, or one that does not hold the message as it is or refuses the earlier ones.
+        """
+        return self._framed(earlier) if earlier else self._chat_frame
+
+    @cached_property
+    def _chat_frame(self) -> tuple[str, str]:
+        return self._framed(())
+
+    def _framed(self, earlier: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+        way_out = "Leave chat out of the task, or choose an instruction-tuned base."
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise Unsupported(f"chat = true was asked, but the tokenizer of {self.name} has no chat template.", way_out)
+        messages = [*map(dict, earlier), {"role": "user", "content": CHAT_MARK}]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except Exception as error:  # a template is a program of the tokenizer's author: it may raise anything
+            raise Unsupported(
+                f"chat = true was asked, but the chat template of {self.name} does not take these messages: {error}.",
+                way_out,
+            ) from error
+        parts = str(text).split(CHAT_MARK)
+        if len(parts) != 2:
+            raise Unsupported(f"the chat template of {self.name} does not hold a message once, as it is.", way_out)
+        return parts[0], parts[1]
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""

@@ -5,6 +5,7 @@ import torch
 
 from epigraph.base import Base
 from epigraph.base.toy import ARCHITECTURES, BOS, END, toy_base
+from epigraph.errors import Unsupported
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -54,3 +55,41 @@ def test_a_copy_is_the_base_itself() -> None:
     """scikit-learn copies what an estimator is given: each clone held its own weights and read every text anew."""
     base = toy_base()
     assert copy.deepcopy({"base": base})["base"] is base
+
+
+# ---- chat -----------------------------------------------------------------------------------------------------------
+
+CHAT = "{% for m in messages %}<begin>{{ m.role }}: {{ m.content | trim }}{% endfor %}{% if add_generation_prompt %}<end>\n{% endif %}"
+
+
+def test_a_chat_frame_is_what_the_template_writes_around_a_message() -> None:
+    base = toy_base(bos=True)
+    base.tokenizer.chat_template = CHAT
+    assert base.chat_frame() == ("<begin>user: ", "<end>\n")
+    assert base.tokenize("<begin>user: ")[0] == BOS
+    assert base.tokenize("<end>\n")[0] == END
+    assert {BOS, END} <= base.special
+
+
+def test_what_a_user_writes_is_never_a_special_token() -> None:
+    base = toy_base(bos=True)
+    assert base.tokenize("a<end>") == [*base.tokenize("a"), END]
+    assert base.tokenize_plainly("a<end>") == [*base.tokenize("a"), *base.tokenize("<"), *base.tokenize("end>")]
+    assert base.tokenize("a<end>")[-1] == END  # asking plainly left nothing behind
+    assert base.tokenize_plainly("") == []
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template"),
+        ("{{ raise_exception('a system message is needed') }}", "takes no single message: a system message is needed"),
+        ("{{ messages[0].content }}{{ messages[0].content }}", "does not hold a message once"),
+        ("{{ messages[0].content | upper }}", "does not hold a message once"),
+    ],
+)
+def test_a_base_without_a_chat_format_says_so(template: str | None, message: str) -> None:
+    base = toy_base()
+    base.tokenizer.chat_template = template
+    with pytest.raises(Unsupported, match=message):
+        base.chat_frame()

@@ -56,6 +56,52 @@ def _known_as(name: str, folder: Path) -> str:
     return folder.name if Path(name).expanduser().is_dir() else name
 
 
+class EmbeddingAlone:
+    """What is left of a model of which nothing is computed here but embedded tokens."""
+
+    def __init__(self, config: Any, embedding: Any) -> None:
+        self.config = config
+        self._embedding = embedding
+
+    def get_input_embeddings(self) -> Any:
+        """The base's own module: some families scale in it, outside the table."""
+        return self._embedding
+
+
+def load_embedding(name: str | Path = DEFAULT, *, note: Note | None = None) -> Base:
+    """A base of which only embedding and tokenizer are here, in the dtype of its files: for prompts computed elsewhere.
+
+    One layer is read along and thrown away, so that the module is built by the architecture's own code. Raises as
+    ``load_base``.
+    """
+    from transformers import AutoConfig
+
+    folder = default_folder(note) if str(name) in (DEFAULT, DEFAULT_NAME) else _find_folder(str(name))
+    _refuse_pickles(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with _quiet_transformers():
+        model, tokenizer = _load(folder, "auto", config=_shallow(folder))
+    embedding = model.get_input_embeddings().requires_grad_(False)
+    dtype = str(embedding.weight.dtype).removeprefix("torch.")
+    fingerprint = folder_fingerprint(folder)
+    remember_folder(fingerprint, folder)
+    precision = choose_precision(dtype, torch.device("cpu"))
+    alone = EmbeddingAlone(config, embedding)
+    return Base(_known_as(str(name), folder), alone, tokenizer, fingerprint, precision, folder)
+
+
+def _shallow(folder: Path) -> Any:
+    """The folder's configuration with one layer instead of all."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    text = config.get_text_config()
+    if getattr(text, "layer_types", None):
+        text.layer_types = list(text.layer_types)[:1]
+    text.num_hidden_layers = 1
+    return config
+
+
 def wrap_model(model: Any, tokenizer: Any, *, name: str = "in-memory") -> Base:
     """A base from a model and tokenizer that live in memory: frozen, fingerprinted, used as they are."""
     dtype = next(model.parameters()).dtype
@@ -161,13 +207,13 @@ def _refuse_pickles(folder: Path) -> None:
     )
 
 
-def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load(folder: Path, dtype: torch.dtype | str, **how: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=True
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=True, **how
         )
     except EpigraphError:
         raise

@@ -15,7 +15,7 @@ with its keys written as three stretches.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -106,18 +106,23 @@ class Shared:
     """Keys and values that examples have in common: group s of S equal groups of the batch reads block s.
 
     ``positions`` are per example, since a prompt after the input starts where that input ends. ``visible`` says which own
-    token may see which of them; None where all see all.
+    token may see which of them; None where all see all. ``shown`` says at which layers a position is seen at all.
     """
 
     keys: Float[Tensor, "L S A P D"]
     values: Float[Tensor, "L S A P D"]
     positions: Int[Tensor, "B P"]
     visible: Bool[Tensor, "B Q P"] | None = None
+    shown: Bool[Tensor, "L S P"] | None = None
 
 
 @dataclass
 class Blocks:
-    """What the attention of every layer reads besides the tokens' own keys and values."""
+    """What the attention of every layer reads besides the tokens' own keys and values.
+
+    ``captured`` takes the own keys and values of every layer, ``weights`` its attention weights [B, A·G, Q, past | shared |
+    own], where they are asked for (an empty dict). ``unseen`` are own tokens that only themselves read.
+    """
 
     positions: Int[Tensor, "B Q"]
     own: Bool[Tensor, "#B Q Q"]
@@ -125,6 +130,8 @@ class Blocks:
     shared: Shared | None = None
     shared_layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     captured: dict[int, tuple[Tensor, Tensor]] | None = None
+    weights: dict[int, Tensor] | None = None
+    unseen: Bool[Tensor, "B Q"] | None = None
     biases: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
 
     def shared_at(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -138,6 +145,14 @@ class Blocks:
         if window not in self.biases:
             self.biases[window] = [self._past(window), self._shared(window), self._mask(self.own, self.positions, window)]
         return self.biases[window]
+
+    def shown_at(self, layer: int) -> Tensor | None:
+        """The additive mask [B, 1, 1, 1, P] of shared positions that this layer does not see; None where it sees all."""
+        if self.shared is None or self.shared.shown is None:
+            return None
+        shown = self.shared.shown[layer]
+        each = shown.repeat_interleave(len(self.shared.positions) // len(shown), 0)
+        return torch.zeros(each.shape, device=each.device).masked_fill(~each, MASKED)[:, None, None, None]
 
     def _past(self, window: int | None) -> Tensor | None:
         if self.past is None:
@@ -158,6 +173,68 @@ class Blocks:
             seen = seen & (distance < window)
         return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, MASKED)[:, None, None]
 
+    def attend(
+        self,
+        layer: int,
+        query: Float[Tensor, "B AG Q D"],
+        key: Float[Tensor, "B A Q D"],
+        value: Float[Tensor, "B A Q D"],
+        *,
+        window: int | None,
+        softcap: float | None,
+    ) -> Float[Tensor, "B Q AG D"]:
+        """One layer: the scores of the three blocks under one softmax. ``query`` is scaled."""
+        if self.captured is not None:
+            self.captured[layer] = (key, value)
+        B, AG, Q, D = query.shape
+        A = key.shape[1]
+        G = AG // A
+        rows = query.reshape(B, A, G * Q, D)
+        past, shared = self.past, self.shared_at(layer) if self.shared else None
+        products = [
+            past.scores(rows, layer) if past else None,
+            _times_shared(rows, shared[0].transpose(-1, -2)) if shared else None,
+            rows @ key.transpose(-1, -2),
+        ]
+        biases, shown = self.bias(window), self.shown_at(layer)
+        if shown is not None:
+            biases = [biases[0], shown if biases[1] is None else biases[1] + shown, biases[2]]
+        scores = [
+            finish(product.view(B, A, G, Q, -1), bias, softcap)
+            for product, bias in zip(products, biases, strict=True)
+            if product is not None
+        ]
+        together = torch.cat(scores, -1) if len(scores) > 1 else scores[0]
+        weights = torch.softmax(together, -1).to(value.dtype).view(B, A, G * Q, -1)
+        if self.weights is not None:
+            self.weights[layer] = weights.view(B, AG, Q, -1)
+        parts = list(torch.split(weights, [s.shape[-1] for s in scores], -1))
+        out = parts.pop() @ value
+        if shared:
+            out = out + _times_shared(parts.pop(), shared[1])
+        if past:
+            out = out + past.read(parts.pop(), layer)
+        return out.view(B, AG, Q, D).transpose(1, 2).contiguous()
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """What answers for the attention of every layer of a pass: ``Blocks``, or rows on shelves (``ragged``)."""
+
+    @property
+    def positions(self) -> Int[Tensor, "B Q"]: ...
+
+    def attend(
+        self,
+        layer: int,
+        query: Float[Tensor, "B AG Q D"],
+        key: Float[Tensor, "B A Q D"],
+        value: Float[Tensor, "B A Q D"],
+        *,
+        window: int | None,
+        softcap: float | None,
+    ) -> Float[Tensor, "B Q AG D"]: ...
+
 
 def attend(
     module: Any,
@@ -168,41 +245,17 @@ def attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    blocks: Blocks | None = None,
+    blocks: Reads | None = None,
     **_: object,
 ) -> tuple[Float[Tensor, "B Q AG D"], None]:
     """The attention function that ``transformers`` calls at every layer."""
     assert blocks is not None, "the engine's attention was called outside the engine"
-    layer = module.layer_idx
-    if blocks.captured is not None:
-        blocks.captured[layer] = (key, value)
-    B, AG, Q, D = query.shape
-    A = key.shape[1]
-    G = AG // A
-    rows = (query * (D**-0.5 if scaling is None else scaling)).reshape(B, A, G * Q, D)
-    past, shared = blocks.past, blocks.shared_at(layer) if blocks.shared else None
-    products = [
-        past.scores(rows, layer) if past else None,
-        _times_shared(rows, shared[0].transpose(-1, -2)) if shared else None,
-        rows @ key.transpose(-1, -2),
-    ]
-    scores = [
-        _finish(product.view(B, A, G, Q, -1), bias, softcap)
-        for product, bias in zip(products, blocks.bias(sliding_window), strict=True)
-        if product is not None
-    ]
-    together = torch.cat(scores, -1) if len(scores) > 1 else scores[0]
-    weights = torch.softmax(together, -1).to(value.dtype).view(B, A, G * Q, -1)
-    parts = list(torch.split(weights, [s.shape[-1] for s in scores], -1))
-    out = parts.pop() @ value
-    if shared:
-        out = out + _times_shared(parts.pop(), shared[1])
-    if past:
-        out = out + past.read(parts.pop(), layer)
-    return out.view(B, AG, Q, D).transpose(1, 2).contiguous(), None
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return blocks.attend(module.layer_idx, scaled, key, value, window=sliding_window, softcap=softcap), None
 
 
-def _finish(scores: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+def finish(scores: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    """Scores in fp32, capped and masked."""
     scores = scores.float()
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap

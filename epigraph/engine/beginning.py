@@ -13,6 +13,7 @@ from epigraph.engine.building import build
 from epigraph.engine.frozen import FrozenStore, Text
 from epigraph.engine.trunk import Trunk, stack_captured
 from epigraph.prompts import Embedded, Form, KeyValue
+from epigraph.prompts.shown import ShownKeys, ShownVectors, shown_of
 
 
 def beginning(trunk: Trunk, store: FrozenStore, lead: Text, form: Form | None) -> KeyValue | None:
@@ -26,6 +27,9 @@ def beginning(trunk: Trunk, store: FrozenStore, lead: Text, form: Form | None) -
         block = KeyValue(
             form.keys.to(trunk.base.device, trunk.base.dtype), form.values.to(trunk.base.device, trunk.base.dtype)
         )
+    shown = shown_of(form, trunk.base.layers)
+    if shown is not None:
+        block = ShownKeys(block.keys, block.values, shown.to(block.keys.device))
     return block if before is None else join([before, block])
 
 
@@ -42,6 +46,8 @@ def run_block(trunk: Trunk, form: Embedded, before: KeyValue | None) -> KeyValue
     start = before.length if before else 0
     positions = torch.arange(start, start + count, device=device)[None]
     causal = torch.ones(1, count, count, dtype=torch.bool, device=device).tril()
+    if isinstance(form, ShownVectors):
+        causal = causal & (form.shown.to(device)[None, None] | torch.eye(count, dtype=torch.bool, device=device)[None])
     shared = None
     if before is not None:
         shared = Shared(before.keys[:, None], before.values[:, None], torch.arange(start, device=device)[None])
@@ -53,4 +59,12 @@ def run_block(trunk: Trunk, form: Embedded, before: KeyValue | None) -> KeyValue
 
 def join(parts: Sequence[KeyValue]) -> KeyValue:
     """Blocks one after another."""
-    return KeyValue(torch.cat([p.keys for p in parts], 2), torch.cat([p.values for p in parts], 2))
+    keys, values = torch.cat([p.keys for p in parts], 2), torch.cat([p.values for p in parts], 2)
+    layers = len(keys)
+    shown = [shown_of(p, layers) for p in parts]
+    if all(s is None for s in shown):
+        return KeyValue(keys, values)
+    everywhere = [
+        torch.ones(layers, p.length, dtype=torch.bool) if s is None else s.cpu() for p, s in zip(parts, shown, strict=True)
+    ]
+    return ShownKeys(keys, values, torch.cat(everywhere, 1).to(keys.device))

@@ -28,7 +28,8 @@ from epigraph.engine.stream import Item, Stream, Tail, lay_out
 from epigraph.engine.tree import Tree
 from epigraph.engine.trunk import Trunk
 from epigraph.errors import Unsupported
-from epigraph.prompts import Embedded, Form
+from epigraph.prompts import AnyForm, Embedded, Form
+from epigraph.prompts.shown import ShownVectors
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.trie import ROOT, LabelTrie
 
@@ -52,6 +53,8 @@ def _items(forms: Sequence[Form]) -> list[Item]:
                 "keys and values were given, but this base is run by plain concatenation, which takes vectors only.",
                 "Tune with --kind token.",
             )
+        if isinstance(form, ShownVectors):
+            raise Unsupported("a vector was to be hidden, but this base is run by plain concatenation, which hides none.")
         items += [Item(number, form.length, takes_tokens=True), Item(-1, 0, takes_tokens=True)]
     return items
 
@@ -63,17 +66,18 @@ def run_concatenation(trunk: Trunk, stream: Stream, prompts: Prompts, tail: Tail
     turn = turning_length(trunk.base)
     beyond = lengths > (turn or lengths.max())
     if bool(beyond.all()) or not bool(beyond.any()):
-        return _forward(trunk, embedded, lengths)
+        return forward_rows(trunk, embedded, lengths)
     hidden = torch.zeros_like(embedded)
     for side in (beyond, ~beyond):
         chosen, longest = side.nonzero()[:, 0], int(lengths[side].max())
-        found = _forward(trunk, embedded[chosen.to(embedded.device), :longest], lengths[chosen])
+        found = forward_rows(trunk, embedded[chosen.to(embedded.device), :longest], lengths[chosen])
         padded = torch.nn.functional.pad(found, (0, 0, 0, embedded.shape[1] - longest))
         hidden = hidden.index_copy(0, chosen.to(embedded.device), padded)
     return hidden
 
 
-def _forward(trunk: Trunk, embedded: Float[Tensor, "B Q H"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B Q H"]:
+def forward_rows(trunk: Trunk, embedded: Float[Tensor, "B Q H"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B Q H"]:
+    """One stock forward over rows of these lengths, padded on the right."""
     _count(trunk, embedded)
     asked = {}
     if "attention_mask" in inspect.signature(trunk.base.trunk.forward).parameters:
@@ -131,8 +135,8 @@ def label_chains(trie: LabelTrie, *, apart: bool = False) -> list[Chain]:
     return chains
 
 
-def classify_chains(engine: "Engine", rows: Sequence[Encoded], forms: Sequence[Form], tree: Tree) -> Float[Tensor, "N C"]:
-    """Log probabilities of every label for every row, without a tree mask: rows × chains."""
+def chain_scores(engine: "Engine", rows: Sequence[Encoded], forms: Sequence[AnyForm], tree: Tree) -> Float[Tensor, "B N M"]:
+    """log softmax over the children of every branching node for every row, without a tree mask: rows × chains."""
     chains, device = label_chains(tree.trie, apart=turning_length(engine.base) is not None), engine.base.device
     pairs = [(number, chain) for number in range(len(rows)) for chain in chains]
     children = torch.empty(len(rows), *tree.columns.shape, device=device)
@@ -144,4 +148,4 @@ def classify_chains(engine: "Engine", rows: Sequence[Encoded], forms: Sequence[F
         at, column, row, node = torch.tensor(places, device=device).T
         logits = engine.trunk.logits(done.at(at, column), tree.trie.tokens, tree.rows)
         children[row, node] = tree.children(logits, node)
-    return tree.labels(children).cpu()
+    return children

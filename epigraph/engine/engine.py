@@ -18,18 +18,19 @@ from epigraph.assets import home
 from epigraph.base import Base
 from epigraph.engine import attention
 from epigraph.engine.allocator import keep_freed_memory
-from epigraph.engine.assembly import Prompts, embed_stream, shared_blocks
+from epigraph.engine.assembly import Asked, Prompts, embed_stream, hide, settle, shared_blocks, unseen_tokens
 from epigraph.engine.attention import ApartPast, Blocks, PaddedPast, Past
 from epigraph.engine.beginning import beginning
 from epigraph.engine.building import Progress, build, missing
-from epigraph.engine.concatenation import classify_chains, concatenate, row_bytes, run_concatenation
+from epigraph.engine.concatenation import chain_scores, concatenate, row_bytes, run_concatenation
 from epigraph.engine.frozen import FrozenStore, Shape, Text
+from epigraph.engine.neutral import TEXTS
 from epigraph.engine.selftest import check_base
 from epigraph.engine.stream import Item, Stream, Tail, lay_out
 from epigraph.engine.tree import Tree
 from epigraph.engine.trunk import Trunk
 from epigraph.errors import TaskError, Unsupported
-from epigraph.prompts import Embedded, Form, KeyValue
+from epigraph.prompts import AnyForm, Embedded, Form, KeyValue
 from epigraph.tasks.encode import Encoded
 
 TOKENS_A_BATCH = 2048
@@ -109,6 +110,26 @@ class Engine:
             return []
         return [text.key.hex() for text in missing(self.store, [_text(row) for row in rows])]
 
+    # ---- queries -----------------------------------------------------------------------------------------------------
+
+    def query(self, rows: Sequence[Encoded]) -> Float[Tensor, "B H"]:
+        """The frozen query of every row: the mean of the last layer's states over what stands before the first block."""
+        return self._mean_states([_text(row) for row in rows])
+
+    def neutral_queries(self) -> Float[Tensor, "M H"]:
+        """The queries of texts of all sorts: what queries have in common whatever the task."""
+        return self._mean_states([Text(tuple(self.base.tokenize(text))) for text in TEXTS])
+
+    def _mean_states(self, texts: Sequence[Text]) -> Float[Tensor, "B H"]:
+        if self.plain:
+            raise Unsupported(
+                f"a frozen query was asked (by a router, or a prompt that depends on the input), but {self.base.name} freezes no "
+                f"states: {self.plain}.",
+                "Tune with --kind token.",
+            )
+        build(self.trunk, self.store, texts)
+        return self.store.summaries(texts, self.base.device)[:, 1]
+
     # ---- forms -------------------------------------------------------------------------------------------------------
 
     def key_values(self, form: Form) -> KeyValue:
@@ -131,13 +152,14 @@ class Engine:
 
     # ---- one pass ----------------------------------------------------------------------------------------------------
 
-    def forward(self, rows: Sequence[Encoded], forms: Sequence[Form], tail: Tail, *, capture: bool = False) -> Pass:
+    def forward(self, rows: Sequence[Encoded], forms: Sequence[AnyForm], tail: Tail, *, capture: bool = False) -> Pass:
         """The own tokens of these rows, prompt and tail included. ``forms`` holds one form a block."""
         return self.forward_side_by_side(rows, [forms], tail, capture=capture)
 
-    def forward_side_by_side(self, rows: Sequence[Encoded], prompts: Prompts, tail: Tail, *, capture: bool = False) -> Pass:
+    def forward_side_by_side(self, rows: Sequence[Encoded], asked: Asked, tail: Tail, *, capture: bool = False) -> Pass:
         """The same for S prompts at once: ``rows`` are S equal groups, group s answered with prompt s."""
-        assert len(rows) % len(prompts) == 0, "prompts side by side answer equally many rows each"
+        assert len(rows) % len(asked) == 0, "prompts side by side answer equally many rows each"
+        prompts = settle(asked, len(rows), lambda some: self.query(rows[some]))
         if self.plain:
             return self._concatenate(rows, prompts, tail)
         texts = [_text(row) for row in rows]
@@ -145,7 +167,9 @@ class Engine:
         lead = texts[0] if common else _lead(texts)
         beginnings = [beginning(self.trunk, self.store, lead, f[0] if f and common else None) for f in prompts]
         stream = self._lay_out(rows, prompts, beginnings, tail, common=common)
-        blocks = Blocks(stream.positions.to(self.base.device), stream.own.to(self.base.device))
+        unseen = unseen_tokens(stream, prompts, self.base, skip_first=common)
+        own = hide(stream.own.to(self.base.device), unseen)
+        blocks = Blocks(stream.positions.to(self.base.device), own, unseen=unseen)
         if not common and any(text.ids for text in texts):
             blocks.past = self._past(texts, len(lead.ids), apart=not capture and self._reads_apart(texts))
         blocks.shared = shared_blocks(self.base, prompts, stream, beginnings, skip_first=common)
@@ -187,7 +211,7 @@ class Engine:
 
     # ---- classification ----------------------------------------------------------------------------------------------
 
-    def label_loss(self, rows: Sequence[Encoded], labels: Sequence[int], prompts: Prompts, tree: Tree) -> Float[Tensor, "B"]:
+    def label_loss(self, rows: Sequence[Encoded], labels: Sequence[int], prompts: Asked, tree: Tree) -> Float[Tensor, "B"]:
         """−log p(label) of every row in nats: one pass, the cross-entropies at the branching nodes of its path."""
         trie, device = tree.trie, self.base.device
         tail = Tail([trie.spoken(label) for label in labels])
@@ -209,29 +233,39 @@ class Engine:
         return -torch.zeros(len(rows), device=device).index_add(0, row, taken)
 
     @torch.no_grad()
-    def classify(self, rows: Sequence[Encoded], forms: Sequence[Form], tree: Tree) -> Float[Tensor, "N C"]:
+    def classify(self, rows: Sequence[Encoded], forms: Sequence[AnyForm], tree: Tree) -> Float[Tensor, "N C"]:
         """Log probabilities of every label for every row, all branching nodes scored in one tree-masked pass."""
+        return tree.labels(self.decide(rows, forms, tree).to(tree.decisions.device)).cpu()
+
+    @torch.no_grad()
+    def decide(self, rows: Sequence[Encoded], forms: Sequence[AnyForm], tree: Tree) -> Float[Tensor, "N X M"]:
+        """``node_scores`` of any number of rows, batch by batch, without gradient."""
         if self.plain:
-            return classify_chains(self, rows, forms, tree)
-        found = torch.empty(len(rows), len(tree.trie.labels))
+            return chain_scores(self, rows, forms, tree).cpu()
+        found = torch.empty(len(rows), *tree.columns.shape)
         for chosen in self.batches(rows, len(tree.fed_tokens)):
-            found[chosen] = self._classify_batch([rows[i] for i in chosen], forms, tree).cpu()
+            found[chosen] = self.node_scores([rows[i] for i in chosen], [forms], tree).cpu()
         return found
 
-    def _classify_batch(self, rows: Sequence[Encoded], forms: Sequence[Form], tree: Tree) -> Tensor:
+    def node_scores(self, rows: Sequence[Encoded], prompts: Asked, tree: Tree) -> Float[Tensor, "B X M"]:
+        """log softmax over the children of every branching node for every row, in one tree-masked pass, with gradient."""
+        if self.plain:
+            each = len(rows) // len(prompts)
+            parts = [chain_scores(self, rows[s * each : (s + 1) * each], f, tree) for s, f in enumerate(prompts)]
+            return torch.cat(parts)
         tail = Tail([tree.fed_tokens] * len(rows), tree.fed_depths, tree.ancestors)
-        done = self.forward(rows, forms, tail)
+        done = self.forward_side_by_side(rows, prompts, tail)
         device, B = self.base.device, len(rows)
         columns = done.stream.ends[:, None] + torch.tensor(tree.reads)[None]
         row = torch.arange(B)[:, None].expand_as(columns)
         states = done.at(row.reshape(-1).to(device), columns.reshape(-1).to(device))
         logits = self.trunk.logits(states, tree.trie.tokens, tree.rows).view(B, len(tree.reads), -1)
         node = torch.arange(len(tree.reads), device=device)[None].expand(B, -1)
-        return tree.labels(tree.children(logits, node))
+        return tree.children(logits, node)
 
     # ---- generation --------------------------------------------------------------------------------------------------
 
-    def answer_loss(self, rows: Sequence[Encoded], prompts: Prompts) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    def answer_loss(self, rows: Sequence[Encoded], prompts: Asked) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
         """The sum of −log p over the answer tokens of every row in nats, and how many there are."""
         done = self.forward_side_by_side(rows, prompts, Tail([row.answer[:-1] for row in rows]))
         ends = done.stream.ends
@@ -300,7 +334,7 @@ def _not_empty(stream: Stream) -> Stream:
 
 def own_tokens(row: Encoded) -> int:
     """Tokens a row computes at every step: all but its frozen beginning."""
-    return sum(map(len, row.segments[1:])) + len(row.answer)
+    return sum(map(len, (*row.segments[1:], *row.choices))) + len(row.answer)
 
 
 def _text(row: Encoded) -> Text:

@@ -11,7 +11,8 @@ beside a prompt.
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,10 +193,24 @@ class FrozenStore:
 
     def forget(self) -> None:
         """Drop what is held in memory: for streams of rows that do not come back."""
-        for key in self._in_memory:
+        self._forget(0, 0)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Texts read inside the block do not come back: they are held in memory, and dropped at its end."""
+        kept, held, size = self.keep, len(self._in_memory), self.bytes_in_memory
+        self.keep = False
+        try:
+            yield
+        finally:
+            self.keep = kept
+            self._forget(held, size)
+
+    def _forget(self, held: int, size: int) -> None:
+        for key in self._in_memory[held:]:
             self._places.pop(key, None)
-        self._in_memory.clear()
-        self.bytes_in_memory = 0
+        del self._in_memory[held:]
+        self.bytes_in_memory = size
 
     def gather(self, texts: Sequence[Text], device: torch.device, *, whole: bool = False) -> Float[Tensor, "L 2 B A T D"]:
         """The states of several texts padded on the right to the longest; ``whole``: those of their leads too."""

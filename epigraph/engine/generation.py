@@ -14,41 +14,68 @@ from epigraph.engine.attention import Blocks, PaddedPast
 from epigraph.engine.engine import Engine, Pass
 from epigraph.engine.stream import Tail
 from epigraph.engine.trunk import stack_captured
-from epigraph.prompts import Form
+from epigraph.prompts import AnyForm
 from epigraph.tasks.encode import Encoded
 
 
 @torch.no_grad()
-def generate(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], limit: int) -> list[list[int]]:
-    """The likeliest token at every step, up to the end token or ``limit`` tokens; without the end token."""
+def generate(
+    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str] = ()
+) -> list[list[int]]:
+    """The likeliest token at every step, up to the end token or ``limit`` tokens; without the end token.
+
+    A row also ends with the token that completes one of the texts ``stop``, which may begin and end within tokens: what
+    stands before it is ``before_stop`` of the text.
+    """
     found: list[list[int]] = [[] for _ in rows]
     generate_batch = _generate_plainly if engine.plain else _generate_batch
     for chosen in engine.batches(rows, limit):
-        for i, tokens in zip(chosen, generate_batch(engine, [rows[i] for i in chosen], forms, limit), strict=True):
+        for i, tokens in zip(chosen, generate_batch(engine, [rows[i] for i in chosen], forms, limit, stop), strict=True):
             found[i] = tokens
     return found
 
 
-def _generate_batch(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], limit: int) -> list[list[int]]:
-    base, B = engine.base, len(rows)
-    done = engine.forward(rows, forms, Tail([()] * B), capture=True)
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first of these words."""
+    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
+
+
+def _is_stopped(engine: Engine, tokens: Sequence[int], stop: Sequence[str]) -> bool:
+    if not stop:
+        return False
+    text = engine.base.detokenize(tokens)
+    return any(word in text for word in stop)
+
+
+def _generate_batch(
+    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str]
+) -> list[list[int]]:
+    return go_on(engine, engine.forward(rows, forms, Tail([()] * len(rows)), capture=True), limit, stop)
+
+
+def go_on(engine: Engine, done: Pass, limit: int, stop: Sequence[str] = ()) -> list[list[int]]:
+    """The likeliest tokens after a pass without tails whose keys and values were captured."""
+    base, B = engine.base, len(done.hidden)
     last = (done.stream.ends - 1).to(base.device)
     token = _next(engine, done.at(torch.arange(B, device=base.device), last))
     growing = _Growing(engine, done, limit)
-    answers: list[list[int]] = [[] for _ in rows]
+    answers: list[list[int]] = [[] for _ in range(B)]
     running = [True] * B
     for _ in range(limit):
         for b, t in enumerate(token.tolist()):
             running[b] = running[b] and t != base.end
             if running[b]:
                 answers[b].append(t)
+                running[b] = not _is_stopped(engine, answers[b], stop)
         if not any(running):
             break
         token = _next(engine, growing.step(token))
     return answers
 
 
-def _generate_plainly(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], limit: int) -> list[list[int]]:
+def _generate_plainly(
+    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str]
+) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in rows]
     running = list(range(len(rows)))
     for _ in range(limit):
@@ -60,7 +87,7 @@ def _generate_plainly(engine: Engine, rows: Sequence[Encoded], forms: Sequence[F
         going = [(b, token) for b, token in zip(running, found, strict=True) if token != engine.base.end]
         for b, token in going:
             answers[b].append(token)
-        running = [b for b, _ in going]
+        running = [b for b, _ in going if not _is_stopped(engine, answers[b], stop)]
         if not running:
             break
     return answers
@@ -92,7 +119,10 @@ class _Growing:
         )
         if before:
             self._write(slice(0, T), before.keys, before.values, before.positions, before.valid)
-        self._write(slice(T, self.used), keys, values, done.blocks.positions, columns < ends[:, None])
+        seen = columns < ends[:, None]
+        if done.blocks.unseen is not None:
+            seen = seen & ~done.blocks.unseen
+        self._write(slice(T, self.used), keys, values, done.blocks.positions, seen)
         self.shared = done.blocks.shared
         if self.shared is not None:
             self.shared.visible = None

@@ -22,11 +22,20 @@ SLOT = -1  # in ``ids``: a prompt vector stands here
 
 @dataclass(frozen=True)
 class Tail:
-    """What follows the last segment: a chain of tokens a row, or one tree (``ancestors``) for all rows."""
+    """What follows the last segment: a chain of tokens a row, several side by side (``chains``: the number of the chain of
+    every token, those of a chain together), or one tree (``ancestors``) for all rows."""
 
     tokens: Sequence[Sequence[int]]
     depths: Sequence[int] | None = None
     ancestors: Bool[Tensor, "F F"] | None = None
+    chains: Sequence[Sequence[int]] | None = None
+
+    def steps(self, row: int) -> Sequence[int] | None:
+        """The depth of every token of a row's tail, from 1; None where each is one deeper than the last."""
+        if self.chains is None:
+            return self.depths
+        chain = self.chains[row]
+        return [i + 1 - chain.index(number) for i, number in enumerate(chain)]
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,8 @@ def lay_out(
     """
     lines = [_line(*given) for given in zip(rows, items, [first] * len(rows), offsets, strict=True)]
     ends = [len(line.ids) for line in lines]
-    for line, tokens in zip(lines, tail.tokens, strict=True):
-        line.extend(tokens, tail.depths)
+    for row, (line, tokens) in enumerate(zip(lines, tail.tokens, strict=True)):
+        line.extend(tokens, tail.steps(row))
     width = max(len(line.ids) for line in lines)
     ids = torch.tensor([line.ids + [0] * (width - len(line.ids)) for line in lines], dtype=torch.long)
     positions = torch.tensor([line.positions + [0] * (width - len(line.positions)) for line in lines], dtype=torch.long)
@@ -124,8 +133,14 @@ def _slots(ids: Int[Tensor, "B Q"]) -> tuple[Tensor, Tensor]:
 
 
 def _own_mask(width: int, ends: Sequence[int], tail: Tail) -> Bool[Tensor, "#B Q Q"]:
-    """Causal; in a tree tail a token sees its ancestors only. One mask for all rows where their tails begin together."""
+    """Causal; in a tree tail a token sees its ancestors only, in one of several chains that chain only. One mask for all
+    rows where their tails are alike."""
     causal = torch.ones(width, width, dtype=torch.bool).tril()[None]
+    if tail.chains is not None:
+        number = torch.full((len(ends), width), -1)
+        for row, (end, chain) in enumerate(zip(ends, tail.chains, strict=True)):
+            number[row, end : end + len(chain)] = torch.tensor(chain, dtype=torch.long)
+        return causal & ((number[:, None, :] < 0) | (number[:, None, :] == number[:, :, None]))
     if tail.ancestors is None or not len(tail.ancestors):
         return causal
     starts = torch.tensor(ends[:1] if len(set(ends)) == 1 else list(ends))

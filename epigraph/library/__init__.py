@@ -11,6 +11,7 @@ from epigraph.library.names import check_alias, check_name, split_reference
 from epigraph.library.store import Entry, Library
 
 if TYPE_CHECKING:
+    from epigraph.library.array import import_array
     from epigraph.library.folder import StoredPrompt, read_prompt, write_prompt
     from epigraph.library.peft import export_peft, import_peft
 
@@ -19,6 +20,7 @@ _HOMES = {
     "read_prompt": "epigraph.library.folder",
     "write_prompt": "epigraph.library.folder",
     "export_peft": "epigraph.library.peft",
+    "import_array": "epigraph.library.array",
     "import_peft": "epigraph.library.peft",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "check_base",
     "check_name",
     "export_peft",
+    "import_array",
     "import_peft",
     "read_prompt",
     "split_reference",

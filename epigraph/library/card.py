@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from epigraph.errors import BaseMismatch
 
-FormName = Literal["Embedded", "KeyValue"]
-Place = Literal["first", "last", "template"]
+FormName = Literal["Embedded", "KeyValue", "Dependent"]
+Place = Literal["first", "last", "both", "template"]
 
 
 def utc_now() -> str:
@@ -88,6 +88,11 @@ class Card:
     def reference(self) -> str:
         """The prompt as one writes it on the command line: "routing@3", or "routing" before it is stored."""
         return f"{self.name}@{self.version}" if self.version else self.name
+
+    @property
+    def members(self) -> int:
+        """How many prompts vote: their forms stand one prompt after another. 1 where it is no ensemble."""
+        return int(self.settings.get("members", 1))
 
 
 def check_base(card: Card, base: BaseFacts) -> None:

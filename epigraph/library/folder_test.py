@@ -18,10 +18,11 @@ from safetensors.torch import save
 from epigraph.errors import BaseMismatch, Corrupt, Diverged, NotFound, StorageFailed, Unsupported
 from epigraph.library.card import Card
 from epigraph.library.cardfile import read_card, write_card
-from epigraph.library.folder import read_prompt, write_prompt
+from epigraph.library.folder import read_forms, read_prompt, write_prompt
 from epigraph.library.tensors import decode, encode
-from epigraph.library.toys_test import OTHER, toy_card, toy_embedded, toy_kv
-from epigraph.prompts.form import Embedded, Form, KeyValue
+from epigraph.library.toys_test import OTHER, TOY, toy_card, toy_embedded, toy_kv
+from epigraph.prompts import PoolPrompt
+from epigraph.prompts.form import Dependent, Embedded, Form, KeyValue
 
 
 def tensors_of(form: Form) -> list[torch.Tensor]:
@@ -100,9 +101,9 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         write_prompt(tmp_path / "p", [Embedded(torch.full((2, 16), torch.nan))], toy_card())
     with pytest.raises(BaseMismatch, match=r"expected block0\.vectors of shape \[3, 32\], found \[3, 16\]"):
         write_prompt(tmp_path / "p", [toy_embedded()], toy_card(base=OTHER))
-    with pytest.raises(Unsupported, match="mixes forms or depends on the input"):
+    with pytest.raises(Unsupported, match="mixes forms or is that of some inputs only"):
         write_prompt(tmp_path / "p", [toy_embedded(), toy_kv()], toy_card())
-    with pytest.raises(Unsupported, match="mixes forms or depends on the input"):
+    with pytest.raises(Unsupported, match="mixes forms or is that of some inputs only"):
         write_prompt(tmp_path / "p", [Embedded(torch.zeros(4, 2, 16))], toy_card())
     with pytest.raises(NotFound, match="there is no metrics file"):
         write_prompt(tmp_path / "p", [toy_embedded()], toy_card(), metrics_file=tmp_path / "none.jsonl")
@@ -275,3 +276,21 @@ def test_no_bytes_make_safetensors_fail_otherwise(data: st.DataObject) -> None:
     for candidate in (bytes(content), bytes(content[:cut])):
         with suppress(Corrupt):
             decode(candidate, "x")
+
+
+def test_a_prompt_that_depends_on_the_input_is_stored_whole(tmp_path: Path) -> None:
+    prompt = PoolPrompt([toy_kv()], hidden=TOY.hidden)
+    written = write_prompt(tmp_path / "p", prompt.fold(), toy_card(kind="pool"))
+    assert (written.form, written.lengths) == ("Dependent", (3,))
+    (block,) = read_prompt(tmp_path / "p").forms
+    assert isinstance(block, Dependent)
+    query = torch.randn(4, TOY.hidden)
+    (mine,), (theirs,) = prompt.form(query), block.prompt.form(query)  # type: ignore[operator]
+    assert torch.equal(mine.keys, theirs.keys)
+    with pytest.raises(BaseMismatch, match=r"expected state.own.0 to end in"):
+        write_prompt(tmp_path / "q", prompt.fold(), toy_card(kind="pool", base=replace(TOY, layers=3)))
+    with pytest.raises(Unsupported, match="depends on the input"):
+        write_prompt(tmp_path / "q", prompt.fold(), toy_card(kind="pool", portable=True))
+    card = replace(written, kind="reservoir")
+    with pytest.raises(Unsupported, match="kind 'reservoir'"):
+        read_forms(tmp_path / "p", card)

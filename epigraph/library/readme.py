@@ -39,13 +39,19 @@ def _front_matter(card: Card) -> str:
 
 def _what(card: Card) -> str:
     vectors = " + ".join(str(length) for length in card.lengths)
+    what = f"An ensemble of {card.members} soft prompts, which vote," if card.members > 1 else "A soft prompt"
     return (
-        f"A soft prompt of kind `{card.kind}` for the frozen language model `{card.base.name}`: {vectors} learned vectors "
+        f"{what} of kind `{card.kind}` for the frozen language model `{card.base.name}`: {vectors} learned vectors "
         f"({card.trained_parameters:,} trained parameters) that stand {_PLACES[card.place]}. Its weights are unchanged."
     )
 
 
-_PLACES = {"first": "before the input", "last": "after the input", "template": "where the task's template says"}
+_PLACES = {
+    "first": "before the input",
+    "last": "after the input",
+    "both": "before and after the input",
+    "template": "where the task's template says",
+}
 
 
 def _scores(card: Card) -> str:

@@ -24,7 +24,7 @@ from epigraph.library.versions import aliases, bury, claim, half_buried, version
 if TYPE_CHECKING:  # these bring torch, which `epigraph library list` does without
     from epigraph.library.audit import Problem
     from epigraph.library.folder import StoredPrompt
-    from epigraph.prompts.form import Form
+    from epigraph.prompts.form import AnyForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Library:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).expanduser().absolute()
 
-    def add(self, name: str, forms: "Sequence[Form]", card: Card, metrics_file: Path | None = None) -> Card:
+    def add(self, name: str, forms: "Sequence[AnyForm]", card: Card, metrics_file: Path | None = None) -> Card:
         """Store a prompt as the next version of ``name`` and return its card.
 
         Raises:

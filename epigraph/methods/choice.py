@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from epigraph import metrics
 from epigraph.engine import Engine
+from epigraph.methods import judge
 from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_first, instruction_in_place
 from epigraph.methods.solver import PromptedBase, Scorable
+from epigraph.methods.threshold import with_best_threshold
+from epigraph.metrics import upward
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
@@ -50,18 +52,14 @@ def best_few_shot(
 
 def _best(candidates: dict[str, PromptedBase], validation: Sequence[Row]) -> Chosen:
     rows = list(validation)[:CHOOSING_ROWS]
+    candidates = {name: with_best_threshold(method, rows) for name, method in candidates.items()}
     scores = {name: quick_score(method, rows) for name, method in candidates.items()}
     name = max(scores, key=lambda n: scores[n])
-    tried = ", ".join(f"{n}: {s:.3f}" for n, s in scores.items())
+    metric = candidates[name].task.metric
+    tried = ", ".join(f"{n}: {upward(metric, s):.3f}" for n, s in scores.items())
     return Chosen(name=name, method=candidates[name], reason=f"best on {len(rows)} validation rows ({tried})")
 
 
 def quick_score(method: Scorable, rows: Sequence[Row]) -> float:
-    """The task's metric, without an interval."""
-    truth = [row.target or "" for row in rows]
-    if method.task.has_labels:
-        labels = list(method.task.labels)
-        predicted = [labels[i] for i in method.probabilities(rows).argmax(1)]
-        return float(metrics.LABEL_SCORES[method.task.metric](truth, predicted))
-    references = [row.references or (t,) for row, t in zip(rows, truth, strict=True)]
-    return float(metrics.ANSWER_SCORES[method.task.metric](method.outputs(rows), references))
+    """The task's metric, without an interval, turned so that higher is better."""
+    return judge.value(method.task, rows, judge.answer(method, rows).given)

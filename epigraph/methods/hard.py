@@ -16,10 +16,12 @@ from epigraph.tasks.encode import answer_text, render
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tasks.template import Piece, Template
+from epigraph.tasks.verdicts import NO, YES
 
 GAP = "\n\n"
 SHOTS = 8
 SHARE_OF_CONTEXT = 0.5
+MOST_VERDICTS = 8  # shown of an example whose labels are many
 
 
 def instruction_first(engine: Engine, task: Task, output_tokens: int) -> PromptedBase:
@@ -32,7 +34,7 @@ def instruction_in_place(engine: Engine, task: Task, output_tokens: int) -> Prom
     text = _fitted(task.instruction, task.template.segments[0])
     starts = not task.template.segments[0]
     blank = text_forms(engine, "", bos=False) * (task.template.blocks - 1)
-    forms = text_forms(engine, text, bos=starts) + blank
+    forms = text_forms(engine, text, bos=starts, chat=task.chat) + blank
     return PromptedBase(engine, task, forms, bos=not starts, output_tokens=output_tokens)
 
 
@@ -81,14 +83,30 @@ def _bare(task: Task) -> Template:
 
 
 def _before(engine: Engine, task: Task, text: str, output_tokens: int) -> PromptedBase:
-    forms = text_forms(engine, text, bos=True)
+    forms = text_forms(engine, text, bos=True, chat=task.chat)
     return PromptedBase(engine, task, forms, template=_bare(task), bos=False, output_tokens=output_tokens)
 
 
 def _shown(task: Task, row: Row) -> str:
+    return "".join(shown_example(task, row))
+
+
+def shown_example(task: Task, row: Row) -> tuple[str, str]:
+    """A row as an example to read: what stands before its answer, and the answer."""
     template = _bare(task)
-    words = task.labels.get(row.target or "", row.target or "") if task.has_labels else row.target or ""
-    return render(template.segments[-1], row.fields) + answer_text(template, words)
+    return render(template.segments[-1], row.fields), answer_text(template, _said(task, row))
+
+
+def _said(task: Task, row: Row) -> str:
+    """The right answer in words; of several labels the verdicts on them, and on as many others as make up eight."""
+    target = row.target or ""
+    if task.has_labels:
+        return task.labels.get(target, target)
+    if not task.knows_labels:
+        return target
+    others = [label for label in task.labels if label not in row.labels]
+    shown = {*row.labels, *others[: max(0, MOST_VERDICTS - len(row.labels))]}
+    return ", ".join(f"{task.labels[label]}:{YES if label in row.labels else NO}" for label in task.labels if label in shown)
 
 
 def fits(engine: Engine, task: Task, examples: Sequence[Row], output_tokens: int) -> bool:

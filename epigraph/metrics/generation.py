@@ -4,14 +4,19 @@
                   p_n = n-grams of the outputs that are in a reference / n-grams of the outputs, summed over the corpus
     ROUGE-L       mean over rows of max over references of 2 · LCS / (tokens of output + tokens of reference)
     exact match   share of rows whose output is one of the references
+    token F1      mean over rows of max over references of 2 · shared tokens / (tokens of output + tokens of reference),
+                  lower-case, without punctuation and English articles; where one has no tokens, 1 if both have none
 
 Sources: Papineni et al. 2002 (https://aclanthology.org/P02-1040) as sacrebleu computes it (Post 2018,
-https://arxiv.org/abs/1804.08771), scaled to 0–1; Lin 2004 (https://aclanthology.org/W04-1013).
+https://arxiv.org/abs/1804.08771), scaled to 0–1; Lin 2004 (https://aclanthology.org/W04-1013); Rajpurkar et al. 2016, section 6.1
+(https://arxiv.org/abs/1606.05250), for texts in any script as MLQA has it (Lewis et al. 2020,
+https://arxiv.org/abs/1910.07475).
 Differs: rouge_score's own tokenizer drops every character that is not a–z or 0–9, so a Chinese output has no tokens and
 scores 0. The one handed to it here makes words of any script, and single characters where a script writes no spaces.
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -25,6 +30,8 @@ from epigraph.metrics.intervals import Metric, bootstrap, mean_metric, resample_
 
 ORDER = 4
 """The longest n-gram of BLEU."""
+
+ARTICLES = frozenset({"a", "an", "the"})
 
 IDEOGRAPHS = ("CJK", "KANGXI", "IDEOGRAPHIC")
 OTHERS_WITHOUT_SPACES = ("HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
@@ -47,6 +54,18 @@ def bleu(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 def rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Mean ROUGE-L F-measure, 0–1, of each output against its closest reference."""
     return float(rouge_l_rows(outputs, references).mean())
+
+
+def token_f1(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean token F1, 0–1, of each output against its closest reference."""
+    return float(token_f1_rows(outputs, references).mean())
+
+
+def token_f1_rows(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " N"]:
+    """Token F1 of every row."""
+    _check(outputs, references)
+    pairs = zip(outputs, references, strict=True)
+    return np.array([max(_overlap(_said(output), _said(r)) for r in row) for output, row in pairs], dtype=np.float64)
 
 
 def matches(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Bool[np.ndarray, " N"]:
@@ -126,8 +145,19 @@ def score_generation(outputs: Sequence[str], references: Sequence[Sequence[str]]
         "bleu": asdict(bootstrap(bleu_metric(outputs, references), rows, seed=seed)),
         "rouge_l": asdict(bootstrap(mean_metric(rouge_l_rows(outputs, references)), rows, seed=seed)),
         "exact_match": asdict(wilson(exact_match(outputs, references), rows)),
+        "token_f1": asdict(bootstrap(mean_metric(token_f1_rows(outputs, references)), rows, seed=seed)),
         "rows": rows,
     }
+
+
+def _said(text: str) -> Counter[str]:
+    return Counter(token for token in tokens(text) if token not in ARTICLES)
+
+
+def _overlap(one: Counter[str], other: Counter[str]) -> float:
+    if not one or not other:
+        return float(one == other)
+    return 2 * (one & other).total() / (one.total() + other.total())
 
 
 def _bleu_counts(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Int[np.ndarray, "N M"]:

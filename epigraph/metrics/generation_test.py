@@ -97,8 +97,8 @@ def test_the_scores_are_the_json_of_the_contract():
     references = [["the cat sat on the mat", "a cat sat there"]] * 12
     scores = score_generation(["the cat sat on the mat"] * 12, references)
     assert json.loads(json.dumps(scores)) == scores
-    assert set(scores) == {"bleu", "rouge_l", "exact_match", "rows"}
-    for name in ("bleu", "rouge_l", "exact_match"):
+    assert set(scores) == {"bleu", "rouge_l", "exact_match", "token_f1", "rows"}
+    for name in ("bleu", "rouge_l", "exact_match", "token_f1"):
         assert scores[name]["value"] == pytest.approx(1)
         assert 0.7 < scores[name]["low"] < 0.8
     assert scores["rows"] == 12

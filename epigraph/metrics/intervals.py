@@ -50,14 +50,21 @@ def wilson(value: float, rows: int) -> Interval:
     return _around(value, (middle - spread) / scale, (middle + spread) / scale)
 
 
-def bootstrap(metric: Metric, rows: int, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """The percentile interval of a metric with values in [0, 1]; Wilson's where all resamples agree.
+def bootstrap(
+    metric: Metric, rows: int, *, resamples: int = 1000, seed: int = 0, least: float = 0.0, most: float = 1.0
+) -> Interval:
+    """The percentile interval of a metric with values in [least, most]; Wilson's, stretched to them, where all resamples
+    agree.
 
     The interval is widened to hold the value itself, which a metric that is biased in resamples can leave outside.
     """
     value, draws = _draws(metric, rows, resamples, seed)
     low, high = _percentiles(draws)
-    return wilson(min(max(value, 0.0), 1.0), rows) if low == high else _around(value, low, high)
+    if low != high:
+        return _around(value, low, high, least, most)
+    span = most - least
+    share = wilson(min(max((value - least) / span, 0.0), 1.0), rows)
+    return _around(value, least + span * share.low, least + span * share.high, least, most)
 
 
 def paired_bootstrap(first: Metric, second: Metric, rows: int, *, resamples: int = 1000, seed: int = 0) -> Interval:
@@ -138,9 +145,9 @@ def _percentiles(draws: Float[np.ndarray, " R"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _around(value: float, low: float, high: float, least: float = 0.0) -> Interval:
-    """Bounds inside [least, 1] that hold the value."""
-    return Interval(value, min(value, max(low, least)), max(value, min(high, 1.0)))
+def _around(value: float, low: float, high: float, least: float = 0.0, most: float = 1.0) -> Interval:
+    """Bounds inside [least, most] that hold the value."""
+    return Interval(value, min(value, max(low, least)), max(value, min(high, most)))
 
 
 def _check_rows(rows: int) -> None:

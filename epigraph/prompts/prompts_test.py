@@ -7,6 +7,7 @@ from epigraph.prompts import KINDS, Embedded, Form, KeyValue
 from epigraph.prompts.init import random_vectors, repeat_to, resize, sample_vocabulary
 
 L, A, P, D, H = 3, 2, 4, 5, 6
+PLAIN = [name for name, kind in KINDS.items() if not kind.needs_query]  # of the others see dependent_test.py
 
 
 def start(kind: str, blocks: int = 2) -> list[Form]:
@@ -20,14 +21,14 @@ def tensors(forms: list[Form]) -> list[torch.Tensor]:
     return [t for form in forms for t in ([form.vectors] if isinstance(form, Embedded) else [form.keys, form.values])]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_before_training_the_forms_are_the_start(kind: str) -> None:
     given = start(kind)
     for found, expected in zip(tensors(list(KINDS[kind](given).form())), tensors(given), strict=True):
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_every_parameter_reaches_a_form(kind: str) -> None:
     prompt = KINDS[kind](start(kind))
     sum(t.pow(2).sum() for t in tensors(list(prompt.form()))).backward()
@@ -35,7 +36,7 @@ def test_every_parameter_reaches_a_form(kind: str) -> None:
     assert prompt.trained_parameters == sum(p.numel() for p in prompt.parameters())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_a_folded_prompt_is_plain_and_apart(kind: str) -> None:
     prompt = KINDS[kind](start(kind))
     folded = tensors(prompt.fold())
@@ -45,17 +46,35 @@ def test_a_folded_prompt_is_plain_and_apart(kind: str) -> None:
     assert all(t.dtype == torch.float32 and not t.requires_grad and bool((t != 0).any()) for t in folded)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_parameters_are_in_units_of_the_start(kind: str) -> None:
-    """One learning rate serves layers and tables whose sizes differ by orders of magnitude."""
+@pytest.mark.parametrize("kind", PLAIN)
+def test_parameters_are_in_units_of_their_first_values(kind: str) -> None:
+    """One learning rate serves layers, tables and networks whose sizes differ by orders of magnitude. Offsets begin at 0."""
     for parameter in KINDS[kind](start(kind)).parameters():
-        assert float(parameter.detach().pow(2).mean().sqrt()) == pytest.approx(1.0, rel=1e-3)
+        expected = 0.0 if kind == "context" else 1.0
+        assert float(parameter.detach().pow(2).mean().sqrt()) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_the_same_step_moves_a_larger_start_by_as_much_more(kind: str) -> None:
+    """A rate means the same whatever the size of the embedding table, or of a layer's keys."""
+    moved = []
+    for size in (1.0, 8.0):
+        given = [type(form)(**{n: size * t for n, t in vars(form).items()}) for form in start(kind)]
+        prompt = KINDS[kind](given)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in prompt.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        moved.append(tensors(prompt.fold()))
+    for small, large in zip(*moved, strict=True):
+        torch.testing.assert_close(8.0 * small, large, atol=1e-5, rtol=1e-4)
 
 
 def test_a_start_of_zeros_stays_finite() -> None:
-    zero = torch.zeros(L, A, P, D)
-    prompt = KINDS["kv"]([KeyValue(zero, zero)])
-    assert all(bool(torch.isfinite(t).all()) for t in tensors(list(prompt.form())))
+    for kind in (KINDS[name] for name in PLAIN):
+        zero = torch.zeros(P, H) if kind.start_form is Embedded else torch.zeros(L, A, P, D)
+        prompt = kind([Embedded(zero) if kind.start_form is Embedded else KeyValue(zero, zero)])
+        assert all(bool(torch.isfinite(t).all()) for t in tensors(list(prompt.form())))
 
 
 def test_ids_are_repeated_or_cut() -> None:

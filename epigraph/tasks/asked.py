@@ -1,24 +1,40 @@
 """The columns that a template or the ``[columns]`` of a task TOML ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from epigraph.errors import TaskError
 from epigraph.tasks.cells import looks_like_labels
-from epigraph.tasks.choice import Choice, Kind
+from epigraph.tasks.choice import Choice
 from epigraph.tasks.doubt import ambiguous, missing, not_found
 from epigraph.tasks.headers import IGNORED, LABEL, OUTPUT, PAIRS, REFERENCES, TEXT, find, find_all, named, plain, synonyms
+from epigraph.tasks.kinds import Kind
 from epigraph.tasks.table import Table
 
 TARGETS = ("label", "output", "target", "completion", "answer")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a task TOML says of answers that take several columns or several values of one."""
+
+    choices: tuple[str, ...] = ()
+    """The columns of the choices, or one of lists."""
+    marks: tuple[str, ...] = ()
+    """The columns of 0 and 1 that are labels."""
+    delimiter: str = ""
+    """What stands between the labels of a cell."""
+    first_choice: int | None = None
+    """The number of the first choice, 0 or 1, where answers are numbers."""
+
+
 def as_asked(table: Table, asked: tuple[str, ...] | None, given: Mapping[str, str], kind: Kind | None) -> Choice:
     """Columns where a template or ``[columns]`` names some of them."""
-    _check_given(asked, given)
+    check_given(asked, given)
     target_key = next((name for name in TARGETS if name in given and name not in (asked or ())), None)
-    target = _column(table, given[target_key]) if target_key else None
+    target = asked_column(table, given[target_key]) if target_key else None
     taken = [column for column in (target, find_references(table, given)) if column is not None]
-    fields = _asked_fields(table, asked, given, taken)
+    fields = asked_fields(table, asked, given, taken)
     if target is not None:
         return Choice(fields, target, "classification" if target_key == "label" else None, "as the task file says")
     if find_references(table, given) and kind == "generation":
@@ -28,7 +44,8 @@ def as_asked(table: Table, asked: tuple[str, ...] | None, given: Mapping[str, st
     return Choice(fields, target, "classification" if by_label else None, "the fields of the template")
 
 
-def _check_given(asked: tuple[str, ...] | None, given: Mapping[str, str]) -> None:
+def check_given(asked: tuple[str, ...] | None, given: Mapping[str, str]) -> None:
+    """TaskError for a name under [columns] that the template has not, or two targets."""
     known = (*(asked or ()), *TARGETS, *REFERENCES)
     for name in given:
         if name not in known:
@@ -45,29 +62,37 @@ def find_references(table: Table, given: Mapping[str, str]) -> str | None:
     """The column of accepted outputs: as ``[columns]`` says, else by its name."""
     for name in REFERENCES:
         if name in given:
-            return _column(table, given[name])
+            return asked_column(table, given[name])
     return next(iter(find_all(REFERENCES, table.columns)), None)
 
 
-def _column(table: Table, header: str) -> str:
+def asked_target(table: Table, asked: tuple[str, ...] | None, given: Mapping[str, str]) -> str | None:
+    """The column of the answers where [columns] names it."""
+    key = next((name for name in TARGETS if name in given and name not in (asked or ())), None)
+    return asked_column(table, given[key]) if key else None
+
+
+def asked_column(table: Table, header: str) -> str:
+    """The column that [columns] names. TaskError if it is not there."""
     column = find(header, table.columns)
     if column is None:
         raise missing(table, f"the column {header!r} that [columns] names")
     return column
 
 
-def _asked_fields(
-    table: Table, asked: tuple[str, ...] | None, given: Mapping[str, str], taken: list[str]
+def asked_fields(
+    table: Table, asked: tuple[str, ...] | None, given: Mapping[str, str], taken: Sequence[str]
 ) -> tuple[str, ...]:
+    """The columns of the template's fields, or of one text where it is not said; ``taken`` are the answers'. TaskError."""
     rest = tuple(column for column in table.columns if column not in taken)
     if asked is not None:
-        return tuple(_column(table, given[name]) if name in given else _field(table, name, rest) for name in asked)
+        return tuple(asked_column(table, given[name]) if name in given else _field(table, name, rest) for name in asked)
     for pair in PAIRS:
         if len(both := find_all(pair, rest)) == 2:
             return tuple(both)
     texts = named(TEXT, rest) or [column for column in rest if not IGNORED.match(plain(column))]
     if len(texts) != 1:
-        raise not_found(table, texts, taken)
+        raise not_found(table, texts, list(taken))
     return (texts[0],)
 
 

@@ -9,20 +9,23 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 
 from epigraph.tasks.cells import count_words
+from epigraph.tasks.kinds import KINDS_OF_TASK, Kind
 from epigraph.tasks.row import Row
 
-METRICS = {
-    "classification": ("accuracy", "macro_f1"),
-    "generation": ("bleu", "exact_match", "rouge_l"),
-}
 _MAJORITY = 0.75
 _TIMES_MEAN = 3.0
 _SHORT = 3  # words
+_EXTRACTED = 0.9  # share of the outputs that stand in their input
 
 
 def count_labels(rows: Iterable[Row]) -> Counter[str]:
     """How many rows each label has; rows without a target do not count."""
     return Counter(row.target for row in rows if row.target is not None)
+
+
+def count_sets(rows: Iterable[Row]) -> Counter[str]:
+    """How many rows have each label, where a row may have several."""
+    return Counter(label for row in rows for label in row.labels)
 
 
 def skew_reason(counts: Mapping[str, int]) -> str:
@@ -44,12 +47,19 @@ def weigh(counts: Mapping[str, int]) -> dict[str, float]:
     return {label: weight / mean for label, weight in raw.items()}
 
 
-def choose_metric(kind: str, rows: Iterable[Row]) -> tuple[str, str]:
+def choose_metric(kind: Kind, rows: Iterable[Row]) -> tuple[str, str]:
     """The metric that fits the training rows, and why."""
-    rows = list(rows)
-    if kind == "classification":
+    rows, asked = list(rows), KINDS_OF_TASK[kind]
+    if asked.one_label:
         reason = skew_reason(count_labels(rows))
         return ("macro_f1", reason) if reason else ("accuracy", "no label has many more rows than the others")
+    if not asked.writes:
+        return asked.metrics[0], f"the default of {kind}"
     words = median(count_words(row.target or "") for row in rows) if rows else 0
     reason = f"the median output has {words:g} words"
-    return ("exact_match", reason) if rows and words <= _SHORT else ("bleu", reason)
+    if rows and words <= _SHORT:
+        return "exact_match", reason
+    copied = sum(any((row.target or "") in text for text in row.fields.values()) for row in rows)
+    if rows and copied >= _EXTRACTED * len(rows):
+        return "token_f1", f"{copied} of {len(rows)} outputs stand word for word in their input"
+    return "bleu", reason

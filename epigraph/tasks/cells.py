@@ -1,5 +1,7 @@
 """What a cell says as text, and what the values of a column look like."""
 
+import ast
+import json
 import math
 import re
 from collections import Counter
@@ -50,3 +52,26 @@ def looks_like_labels(values: Iterable[Any], *, most: int = 200, words: int = 5)
     if not 1 < len(counts) <= most or counts.total() < 3 * len(counts):
         return False
     return all(count_words(text) <= words and len(text) <= 60 for text in counts)
+
+
+def cell_list(value: Any, delimiter: str = "") -> list[Any] | None:
+    """The items of a cell: a list, a list written as text (JSON, or as Python prints it), or texts between delimiters.
+
+    None where the cell is missing, blank or no list; "" as delimiter splits nothing.
+    """
+    if hasattr(value, "tolist"):  # a numpy array
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return list(value)
+    text = cell_text(value) if not isinstance(value, dict) else None
+    if text is None:
+        return None
+    if text.startswith("[") and text.endswith("]"):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                found = read(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(found, list):
+                return found
+    return [part.strip() for part in text.split(delimiter) if part.strip()] if delimiter else None

@@ -1,7 +1,6 @@
 """The columns that a file's headers, and where these are silent its values, make the input and the answer."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from epigraph.errors import TaskError
 from epigraph.tasks.cells import cell_text, distinct_texts, looks_like_labels
@@ -20,9 +19,8 @@ from epigraph.tasks.headers import (
     named,
     plain,
 )
+from epigraph.tasks.kinds import Kind
 from epigraph.tasks.table import Table
-
-Kind = Literal["classification", "generation"]
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from epigraph.errors import NotFound, TaskError, Unsupported
-from epigraph.tasks.choice import Kind
+from epigraph.errors import NotFound, TaskError
+from epigraph.tasks.asked import Answers
 from epigraph.tasks.hub import HubAddress, is_hub, is_saved, splits
+from epigraph.tasks.kinds import KINDS_OF_TASK, Kind
 from epigraph.tasks.nearest import nearest
 from epigraph.tasks.sources import SUFFIXES
 from epigraph.tasks.text_file import read_text
 
-KINDS: tuple[Kind, ...] = ("classification", "generation")
-PLANNED_KINDS = ("choice", "multilabel", "ordinal")
 TASK_FILE = "task.toml"
 _KEYS: dict[str, tuple[type, str]] = {
     "name": (str, "a string"),
@@ -30,6 +29,10 @@ _KEYS: dict[str, tuple[type, str]] = {
     "labels": (dict, "a table"),
     "data": (dict, "a table"),
     "hard_prompts": (list, "an array of tables, [[hard_prompts]]"),
+    "stop": (list, 'a list of texts, such as ["\\n"]'),
+    "output_tokens": (int, "a whole number of tokens"),
+    "delimiter": (str, "a string"),
+    "first_choice": (int, "0 or 1"),
 }
 
 
@@ -46,6 +49,9 @@ class Definition:
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     hard_prompts: tuple[str, ...] = ()
+    answers: Answers = field(default_factory=Answers)
+    stop: tuple[str, ...] = ()
+    output_tokens: int | None = None
     train: Path | str | None = None
     test: Path | str | None = None
 
@@ -64,13 +70,11 @@ def read_definition(path: Path | str) -> Definition:
 
 
 def check_kind(kind: str) -> Kind:
-    """The kind if it is one that works. Raises Unsupported for those to come, TaskError for any other."""
-    for known in KINDS:
+    """The kind if it is one. Raises TaskError."""
+    for known in KINDS_OF_TASK:
         if kind == known:
             return known
-    if kind in PLANNED_KINDS:
-        raise Unsupported(f"kind {kind!r} is not there yet.", f"Use {' or '.join(KINDS)}.")
-    raise TaskError(f"kind {kind!r} is not a kind of task.", nearest(kind, (*KINDS, *PLANNED_KINDS)))
+    raise TaskError(f"kind {kind!r} is not a kind of task.", nearest(kind, KINDS_OF_TASK))
 
 
 def _hub(text: str) -> Definition:
@@ -112,14 +116,19 @@ def _toml(path: Path) -> Definition:
         raise TaskError(f"{path} is not TOML: {error}.", "Strings stand in quotes, tables in [brackets].") from None
     _check_keys(path, data)
     sources = _strings(path, "data", data.get("data", {}), ("train", "test"))
+    columns, answers = _answers(path, data)
+    kind: Kind | None = "choice" if answers.choices else "multilabel" if answers.marks else None
     return Definition(
         name=data.get("name") or (path.stem if path.name != TASK_FILE else path.resolve().parent.name),
-        kind=check_kind(data["kind"]) if "kind" in data else None,
+        kind=check_kind(data["kind"]) if "kind" in data else kind,
         instruction=data.get("instruction"),
         template=data.get("template"),
         chat=data.get("chat", False),
         metric=data.get("metric"),
-        columns=_strings(path, "columns", data.get("columns", {})),
+        columns=_strings(path, "columns", columns),
+        answers=answers,
+        stop=_stop(path, data.get("stop", [])),
+        output_tokens=_output_tokens(path, data.get("output_tokens")),
         labels=_strings(path, "labels", data.get("labels", {})),
         hard_prompts=_hard_prompts(path, data.get("hard_prompts", [])),
         train=_beside(path, sources.get("train")),
@@ -132,8 +141,47 @@ def _check_keys(path: Path, data: Mapping[str, Any]) -> None:
         if key not in _KEYS:
             raise TaskError(f"{path} has the unknown key {key!r}.", nearest(key, _KEYS))
         wanted, said = _KEYS[key]
-        if not isinstance(value, wanted):
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is int):
             raise TaskError(f"{path}: {key} is {value!r}, {said} was expected.")
+
+
+def _answers(path: Path, data: Mapping[str, Any]) -> tuple[dict[str, Any], Answers]:
+    """``[columns]`` without the lists of columns in it, and these with what else is said of answers."""
+    columns = dict(data.get("columns", {}))
+    choices = columns.pop("choices", ())
+    marks = columns.pop("labels") if isinstance(columns.get("labels"), list) else ()
+    if isinstance(columns.get("labels"), str):
+        columns["label"] = columns.pop("labels")
+    first = data.get("first_choice")
+    if first not in (None, 0, 1):
+        raise TaskError(f"{path}: first_choice is {first!r}, 0 or 1 was expected.")
+    answers = Answers(
+        choices=_texts(path, "choices under [columns]", [choices] if isinstance(choices, str) else choices),
+        marks=_texts(path, "labels under [columns]", marks),
+        delimiter=data.get("delimiter", ""),
+        first_choice=first,
+    )
+    return columns, answers
+
+
+def _stop(path: Path, words: list[Any]) -> tuple[str, ...]:
+    return _texts(path, "stop", words, blank=True)
+
+
+def _texts(path: Path, name: str, values: Any, *, blank: bool = False) -> tuple[str, ...]:
+    """A list of texts that say something, or at least hold a character where they may be ``blank``."""
+    if not isinstance(values, list | tuple):
+        raise TaskError(f"{path}: {name} is {values!r}, a list of texts was expected.")
+    for value in values:
+        if not isinstance(value, str) or not (value if blank else value.strip()):
+            raise TaskError(f"{path}: {name} holds {value!r}, a text was expected.")
+    return tuple(dict.fromkeys(values))
+
+
+def _output_tokens(path: Path, asked: int | None) -> int | None:
+    if asked is not None and asked < 1:
+        raise TaskError(f"{path}: output_tokens is {asked}; it must be at least 1.")
+    return asked
 
 
 def _strings(path: Path, name: str, table: Mapping[str, Any], known: tuple[str, ...] = ()) -> dict[str, str]:

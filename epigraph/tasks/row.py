@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 class Row:
     """One example, as text.
 
-    ``fields`` maps the template's field names to their texts. ``target`` is the label as the data writes it, or the output
-    to generate; None where the row is not labelled (prediction). ``references`` are all accepted outputs of a generation
-    row (``target`` is the first). ``line`` is the 1-based line in the file it came from, 0 where there is no file.
+    ``fields`` maps the template's field names to their texts. ``target`` is the label as the data writes it, the right one
+    of ``choices``, or the output to generate; None where the row is not labelled (prediction). ``labels`` are all labels
+    of a row that may have several: then ``target`` lists them, and is "" where there are none. ``references`` are all
+    accepted outputs of a generation row (``target`` is the first). ``line`` is the 1-based line in the file it came from,
+    0 where there is no file.
     """
 
     fields: Mapping[str, str]
     target: str | None = None
     references: tuple[str, ...] = ()
     line: int = 0
+    choices: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

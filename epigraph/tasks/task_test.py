@@ -5,7 +5,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from epigraph.errors import DataError, NotFound, TaskError, Unsupported
+from epigraph.errors import DataError, NotFound, TaskError
 from epigraph.tasks.task import Task
 
 LABELS = ["card", "card_lost", "transfer"]
@@ -172,12 +172,6 @@ def test_faults_of_a_toml(tmp_path, old, new, said):
     assert old in TOML
     with pytest.raises(TaskError, match=said):
         Task.from_file(task_toml(tmp_path, TOML.replace(old, new)))
-
-
-@pytest.mark.parametrize("kind", ["choice", "multilabel", "ordinal"])
-def test_kinds_to_come(tmp_path, kind):
-    with pytest.raises(Unsupported, match=f"kind '{kind}' is not there yet"):
-        Task.from_file(task_toml(tmp_path, TOML.replace('"classification"', f'"{kind}"')))
 
 
 def test_a_toml_without_data_and_files_that_are_not_there(tmp_path):

@@ -79,12 +79,13 @@ class Template:
             )
 
     def placed(self, place: str) -> "Template":
-        """This template with one prompt block: ``first`` before everything, ``last`` after the last field; or as it is."""
-        if place not in ("first", "last"):
+        """This template with its prompt ``first`` before everything, ``last`` after the last field, or ``both``; or as it is."""
+        if place not in ("first", "last", "both"):
             return self
         pieces = [piece for segment in self.segments for piece in segment]
         after = 0 if place == "first" else max((i + 1 for i, p in enumerate(pieces) if p.is_field), default=len(pieces))
-        return Template(self._source(pieces[:after]) + "{prompt}" + self._source(pieces[after:]))
+        first = "{prompt}" if place == "both" else ""
+        return Template(first + self._source(pieces[:after]) + "{prompt}" + self._source(pieces[after:]))
 
     @staticmethod
     def _source(pieces: Sequence[Piece]) -> str:

@@ -27,6 +27,7 @@ def test_double_braces_are_literal() -> None:
     [
         ("first", "{prompt}{{ {a}\nLabel:"),
         ("last", "{{ {a}{prompt}\nLabel:"),
+        ("both", "{prompt}{{ {a}{prompt}\nLabel:"),
         ("template", "{{ {a}\nLabel{prompt}:"),
         ("", "{{ {a}\nLabel{prompt}:"),
     ],

@@ -5,10 +5,11 @@ card_arrival → "card arrival"       not-spam → "not spam"       3 → "3"
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from epigraph.errors import TaskError
 from epigraph.tasks.cells import count_words
+from epigraph.tasks.kinds import Kind
 from epigraph.tasks.nearest import nearest
 
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?$")
@@ -22,12 +23,12 @@ def default_words(label: str) -> str:
     return " ".join(re.sub(r"[_\-]+", " ", label).split()) or label
 
 
-def make_verbalizer(labels: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-    """The words of every label, sorted by label; ``given`` are words that the task says itself.
+def make_verbalizer(labels: Iterable[str], given: Mapping[str, str], order: Sequence[str] | None = None) -> dict[str, str]:
+    """The words of every label, in their order or sorted by label; ``given`` are words that the task says itself.
 
     Labels whose default words would be the same keep their raw text. Raises TaskError where two labels still share words.
     """
-    ordered = sorted(set(labels))
+    ordered = list(order) if order is not None else sorted(set(labels))
     for label in given:
         if label not in ordered:
             raise TaskError(
@@ -83,11 +84,17 @@ def check_labels(counts: Mapping[str, int], source: str) -> None:
         )
 
 
-def make_instruction(fields: Iterable[str], words: Iterable[str]) -> str:
-    """What to do, in at most about 60 words; for generation ``words`` is empty."""
+def make_instruction(fields: Iterable[str], words: Iterable[str], kind: Kind = "classification") -> str:
+    """What to do, in at most about 60 words; ``words`` are those of the labels."""
     asked, said = " and ".join(fields), list(words)
+    if kind == "choice":
+        return f"Choose the best answer to the {asked}."
     if not said:
         return "Write the output for the input."
+    if kind == "multilabel":
+        return f"Say of every label whether it fits the {asked}: yes or no."
+    if kind == "ordinal":
+        return f"Rate the {asked}. Answer with one of, from the lowest to the highest: {', '.join(said)}."
     kept: list[str] = []
     length = 0
     for text in said:

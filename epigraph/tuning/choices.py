@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from epigraph.config import TuneConfig
 from epigraph.errors import ConfigError, TaskError, Unsupported
-from epigraph.prompts import KINDS, Embedded
+from epigraph.prompts import KINDS, Embedded, SoftPrompt
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
 
 DEFAULT_KIND, PLAIN_KIND = "kv", "token"
-EXAMPLES_SEEN = {"classification": 6000, "generation": 2500}
+EXAMPLES_SEEN = {"classification": 6000, "ordinal": 6000, "multilabel": 6000, "choice": 6000, "generation": 2500}
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
-LENGTHS = {"classification": 8, "generation": 16}
+LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "generation": 16}
 TRIED_RATES = (1.0, 2.5, 0.4)  # in units of the chosen rate
 BATCHES = ((200, 16), (600, 32), (math.inf, 64))
 MANY_LABELS, MANY_LABELS_BATCH = 20, 32
@@ -32,12 +32,15 @@ class Choices:
     loop: Settings
     reasons: Mapping[str, str]
     trials: tuple[Settings, ...] = ()
+    members: int = 1
+    share_blocks: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """The settings as the contract's ``settings`` object, those of the first trial where there are several."""
         loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
         own = {"kind": self.kind, "length": self.length, "place": self.place, "start": self.start}
-        return own | loop | {"template": self.task.template.text, "trials": len(self.trials)}
+        voting = {"trials": len(self.trials), "members": self.members}
+        return own | loop | voting | {"template": self.task.template.text, "share_blocks": self.share_blocks}
 
 
 def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Choices:
@@ -50,14 +53,20 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
     kind = _kind(config, plain)
     if plain and not config.kind and not config.portable:
         reasons["kind"] = f"{kind}: this base is run by plain concatenation: {plain}"
-    place = "first" if config.portable else config.place or "template"
+    own = KINDS[kind]
+    if config.ensemble > 1 and not task.has_labels:
+        raise Unsupported(
+            f"an ensemble of {config.ensemble} was asked, but members vote on labels and a {task.kind} task has none.",
+            "Leave --ensemble out; --trials keeps the best of several.",
+        )
+    place = "first" if config.portable else config.place or own.default_place
     placed = replace(task, template=task.template.placed(place))
     _check_something_follows(placed)
-    length = config.length or LENGTHS[task.kind]
+    length = config.length or own.default_length or LENGTHS[task.kind]
     batch = config.batch or _batch(rows, task)
     epochs = config.epochs or _epochs(rows, task)
     if config.length is None:
-        reasons["length"] = f"{length} vectors a block: the default for {task.kind}"
+        reasons["length"] = f"{length} vectors a block: the default for {kind if own.default_length else task.kind}"
     if config.batch is None:
         reasons["batch"] = f"{batch} examples a step for {rows} training rows"
     if config.epochs is None:
@@ -68,11 +77,13 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         more = f", more for {len(task.labels)} labels" if len(task.labels) > 2 else ""
         reasons["rate"] = f"the default of {kind}, in units of the start's rms{more}"
     if not config.place and not config.portable:
-        reasons["place"] = "as the template says"
+        reasons["place"] = "as the template says" if place == "template" else f"{place}: the default of {kind}"
+    if not config.start and own.default_start != SoftPrompt.default_start:
+        reasons["start"] = f"{own.default_start}: the default of {kind}"
     loop = Settings(
         epochs=epochs,
         batch=batch,
-        rate=config.rate or KINDS[kind].default_rate * _labels(task) ** RATE_POWER,
+        rate=config.rate or own.default_rate * _labels(task) ** RATE_POWER,
         warmup=config.warmup,
         clip=config.clip,
         patience=config.patience,
@@ -83,24 +94,35 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         kind=kind,
         length=length,
         place=place,
-        start=config.start,
+        start=config.start or own.default_start,
         loop=loop,
         reasons=reasons,
         trials=_trials(config, loop),
+        members=config.ensemble,
+        share_blocks=config.share_blocks and placed.template.blocks > 1,
     )
 
 
 def _trials(config: TuneConfig, first: Settings) -> tuple[Settings, ...]:
-    """The chosen settings, then other rates (unless one was asked for), then other seeds."""
-    factors = TRIED_RATES if config.rate is None else (1.0,)
-    rounds = [divmod(i, len(factors)) for i in range(config.trials)]
+    """The chosen settings, then other rates (unless one was asked for, or all shall vote), then other seeds."""
+    trials = max(config.trials, config.ensemble)
+    all_vote = trials == config.ensemble > 1
+    factors = TRIED_RATES if config.rate is None and not all_vote else (1.0,)
+    rounds = [divmod(i, len(factors)) for i in range(trials)]
     return tuple(replace(first, rate=first.rate * factors[which], seed=first.seed + turn) for turn, which in rounds)
 
 
 def _kind(config: TuneConfig, plain: str) -> str:
-    kind = "token" if config.portable else config.kind or (PLAIN_KIND if plain else DEFAULT_KIND)
+    kind = config.kind or (PLAIN_KIND if plain or config.portable else DEFAULT_KIND)
     if kind not in KINDS:
         raise ConfigError(f"kind {kind!r} is not known.", f"Choose one of: {', '.join(KINDS)}.")
+    if not KINDS[kind].alone:
+        raise ConfigError(
+            f"kind {kind!r} was asked for one task, but it attends over the prompts of others.",
+            f"Use epigraph multitask A B --kind {kind}.",
+        )
+    if config.portable and KINDS[kind].start_form is not Embedded:
+        raise ConfigError(f"a portable prompt is vectors, but kind {kind!r} was asked.", "Leave --kind or --portable out.")
     if plain and KINDS[kind].start_form is not Embedded:
         raise Unsupported(
             f"kind {kind!r} was asked, but this base is run by plain concatenation, which takes vectors only: {plain}.",
@@ -132,7 +154,7 @@ def _labels(task: Task) -> float:
 
 
 def _check_something_follows(task: Task) -> None:
-    if not any(piece.is_field or piece.text for piece in task.template.segments[-1]):
+    if not task.chat and not any(piece.is_field or piece.text for piece in task.template.segments[-1]):
         raise TaskError(
             f"template {task.template.text!r} ends with {{prompt}}: nothing stands after it, so the base has no token to answer from.",
             'End the template with a cue, for example "{text}{prompt}\\nLabel:".',

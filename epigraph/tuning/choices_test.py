@@ -55,8 +55,8 @@ def test_more_labels_get_a_higher_rate_and_see_more_examples() -> None:
 
 
 def test_what_cannot_be() -> None:
-    with pytest.raises(ConfigError, match=r"kind 'prefix' is not known\. Choose one of: token, kv"):
-        choose(TuneConfig(kind="prefix"), TASK, 10)
+    with pytest.raises(ConfigError, match=r"kind 'prefixes' is not known\. Choose one of: token, kv"):
+        choose(TuneConfig(kind="prefixes"), TASK, 10)
     ends = Task.from_rows(["a", "b"] * 2, ["x", "y"] * 2, template="{text}{prompt}")
     with pytest.raises(TaskError, match="nothing stands after it, so the base has no token to answer from"):
         choose(TuneConfig(), ends, 10)

@@ -17,6 +17,7 @@ import torch
 
 from epigraph.errors import Diverged
 from epigraph.methods.watched import Watched
+from epigraph.metrics import upward
 from epigraph.prompts import SoftPrompt
 from epigraph.tuning.objective import Objective
 from epigraph.tuning.optimiser import Optimiser
@@ -99,6 +100,7 @@ class Loop:
         if not math.isfinite(norm):
             self._roll_back(norm)
             return False
+        self.prompt.after_step()
         after = State(**{**state.__dict__, "step": state.step + 1})
         validates = after.step % self.steps_an_epoch == 0
         if validates or self.saved:
@@ -113,7 +115,7 @@ class Loop:
 
     def _watch(self, state: State) -> Watched:
         with torch.no_grad():
-            watched = self.objective.watch(self.prompt.form())
+            watched = self.objective.watch(self.prompt.offer())
         if watched > Watched(state.best_score, state.best_minus_loss):
             gained = watched.score > state.best_score
             state.best, state.best_step = _parameters(self.prompt), state.step
@@ -153,8 +155,8 @@ class Loop:
                 loss=loss,
                 rate=self.optimiser.rate_at(max(0, state.step - 1)),
                 metric=self.objective.metric,
-                score=None if watched is None else watched.score,
-                best=state.best_score if state.best else None,
+                score=None if watched is None else upward(self.objective.metric, watched.score),
+                best=upward(self.objective.metric, state.best_score) if state.best else None,
                 note=note,
             )
         )
@@ -208,7 +210,7 @@ def _gradients(loops: Sequence[tuple[Loop, list[int]]]) -> list[float]:
     values = [0.0] * len(loops)
     for start in range(0, len(loops[0][1]), at_once):
         parts = [rows[start : start + at_once] for _, rows in loops]
-        losses = objective.losses(parts, [list(loop.prompt.form()) for loop, _ in loops])
+        losses = objective.losses(parts, [loop.prompt.offer() for loop, _ in loops])
         shares = [objective.weight(part) / all_rows for part, all_rows in zip(parts, whole, strict=True)]
         shared = [loss * share for loss, share in zip(losses, shares, strict=True)]
         values = [value + float(loss.detach()) for value, loss in zip(values, shared, strict=True)]

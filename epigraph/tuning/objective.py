@@ -1,19 +1,34 @@
 """What tuning lowers and what it watches, for each kind of task.
 
 classification   loss: mean over rows of w[label] · −log p(label)      watched: accuracy, or macro-F1 where skewed
-generation       loss: mean over answer tokens of −log p(token)        watched: BLEU, exact match or ROUGE-L of greedy outputs
+ordinal          the same and Σ_k (P(rank ≤ k) − [y ≤ k])², k < C − 1  watched: accuracy, mean absolute error, kappa …
+choice           loss: mean over rows of −log softmax(scores)[right]   watched: accuracy; a score is a likelihood a token
+multilabel       loss: mean over rows and labels of −log p(verdict)    watched: F1 at the threshold that is best for it
+generation       loss: mean over answer tokens of −log p(token)        watched: BLEU, exact match … of greedy outputs
+
+The second term for labels with an order is the ranked probability score (Epstein 1969; squared earth mover's distance in
+Hou et al. 2016, https://arxiv.org/abs/1611.05916): a far mistake costs more than a near one. It is a proper score, as
+−log p is, so the true distribution is still what lowers their sum; the expected distance alone would draw all probability
+to the median. ``OBJECTIVES`` has one entry a kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from epigraph.engine.assembly import Prompts
+from epigraph import metrics
+from epigraph.engine import choice_scores
+from epigraph.engine.assembly import Asked
+from epigraph.engine.choosing import rows_at_once as rows_with_choices
+from epigraph.methods.scale import far_loss
 from epigraph.methods.solver import PromptedBase
-from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, watch_answers, watch_labels
-from epigraph.prompts import Form
+from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, watch_answers, watch_choices, watch_labels, watch_sets
+from epigraph.prompts import AnyForm
+from epigraph.tasks.encode import Encoded
+from epigraph.tasks.kinds import Kind
 from epigraph.tasks.row import Row
 
 
@@ -29,10 +44,10 @@ class Objective(Protocol):
     def lengths(self) -> Sequence[int]: ...
     @property
     def metric(self) -> str: ...
-    def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]: ...
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]: ...
     def weight(self, rows: Sequence[int]) -> float: ...
     def rows_at_once(self, rows: Sequence[int], prompts: int) -> int: ...
-    def watch(self, forms: Sequence[Form]) -> Watched: ...
+    def watch(self, forms: Sequence[AnyForm]) -> Watched: ...
 
 
 class LabelObjective:
@@ -59,18 +74,97 @@ class LabelObjective:
         """How many rows of each prompt fit into one pass."""
         return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts)
 
-    def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]:
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
         """For each prompt the weighted mean over its rows, in nats: one pass for all of them."""
         rows = [self.rows[i] for each in chosen for i in each]
         labels = [self.labels[i] for each in chosen for i in each]
-        losses = self.solver.engine.label_loss(rows, labels, prompts, self.solver.tree)
+        losses = self._each(rows, labels, prompts)
         weights = self.weights[torch.tensor(labels, device=losses.device)]
         parts = zip((losses * weights).chunk(len(prompts)), weights.chunk(len(prompts)), strict=True)
         return [part.sum() / weight.sum() for part, weight in parts]
 
-    def watch(self, forms: Sequence[Form]) -> Watched:
+    def _each(self, rows: Sequence[Encoded], labels: Sequence[int], prompts: Asked) -> Tensor:
+        return self.solver.engine.label_loss(rows, labels, prompts, self.solver.tree)
+
+    def watch(self, forms: Sequence[AnyForm]) -> Watched:
         """The metric on validation, and the mean loss there."""
         return watch_labels(self.solver.with_forms(forms), self.held, self.truth)
+
+
+class ScaleObjective(LabelObjective):
+    """Labels with an order: all their probabilities in one tree-masked pass."""
+
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
+        """How many rows of each prompt fit into one pass, the tree included."""
+        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
+
+    def _each(self, rows: Sequence[Encoded], labels: Sequence[int], prompts: Asked) -> Tensor:
+        tree = self.solver.tree
+        return far_loss(tree.labels(self.solver.engine.node_scores(rows, prompts, tree)), labels)
+
+
+class ChoiceObjective:
+    """The right one of a row's own choices."""
+
+    def __init__(self, solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> None:
+        self.solver, self.validation = solver, list(validation)
+        self.metric = solver.task.metric
+        self.rows, self.held = solver.encode(train), solver.encode(validation)
+        self.right = [row.choices.index(row.target or "") for row in train]
+        self.lengths = [row.length for row in self.rows]
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """All rows count alike."""
+        return float(len(rows))
+
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
+        """How many rows of each prompt fit into one pass, their choices' logits included."""
+        return rows_with_choices(self.solver.engine, [self.rows[i] for i in rows], prompts)
+
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
+        """For each prompt the mean over its rows, in nats: one pass for all of them."""
+        scores = choice_scores(self.solver.engine, [self.rows[i] for each in chosen for i in each], prompts)
+        right = torch.tensor([self.right[i] for each in chosen for i in each], device=scores.device)
+        losses = torch.nn.functional.cross_entropy(scores, right, reduction="none")
+        return [part.mean() for part in losses.chunk(len(prompts))]
+
+    def watch(self, forms: Sequence[AnyForm]) -> Watched:
+        """The accuracy on validation, and the mean loss there."""
+        return watch_choices(self.solver.with_forms(forms), self.held, self.validation)
+
+
+class SetObjective:
+    """A verdict on every label of every row."""
+
+    def __init__(self, solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> None:
+        names = list(solver.task.labels)
+        self.solver = solver
+        self.metric = solver.task.metric
+        self.rows, self.held = solver.encode(train), solver.encode(validation)
+        marks = metrics.set_marks([row.labels for row in train], names)
+        self.marks = torch.tensor(marks, dtype=torch.float32, device=solver.engine.base.device)
+        self.truth = metrics.set_marks([row.labels for row in validation], names)
+        self.lengths = [len(row.segments[0]) for row in self.rows]
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """All rows count alike."""
+        return float(len(rows))
+
+    def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
+        """How many rows of each prompt fit into one pass, the questions included."""
+        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
+
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
+        """For each prompt the mean over its rows and all labels, in nats: one pass for all of them."""
+        numbers = [i for each in chosen for i in each]
+        nodes = self.solver.engine.node_scores([self.rows[i] for i in numbers], prompts, self.solver.tree)
+        marks = self.marks[torch.tensor(numbers, device=self.marks.device)]
+        losses = binary_cross_entropy_with_logits(self.solver.log_odds(nodes), marks, reduction="none").mean(1)
+        return [part.mean() for part in losses.chunk(len(prompts))]
+
+    def watch(self, forms: Sequence[AnyForm]) -> Watched:
+        """The metric on validation at its best threshold, and the mean loss there."""
+        return watch_sets(self.solver.with_forms(forms), self.held, self.truth)
 
 
 class AnswerObjective:
@@ -93,18 +187,26 @@ class AnswerObjective:
         """How many rows of each prompt fit into one pass."""
         return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts)
 
-    def losses(self, chosen: Sequence[Sequence[int]], prompts: Prompts) -> list[Tensor]:
+    def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
         """For each prompt the mean over its rows' answer tokens, in nats: one pass for all of them."""
         sums, tokens = self.solver.engine.answer_loss([self.rows[i] for each in chosen for i in each], prompts)
         parts = zip(sums.chunk(len(prompts)), tokens.chunk(len(prompts)), strict=True)
         return [part.sum() / count.sum() for part, count in parts]
 
-    def watch(self, forms: Sequence[Form]) -> Watched:
+    def watch(self, forms: Sequence[AnyForm]) -> Watched:
         """The metric of greedy outputs of at most 64 validation rows, and the mean loss of all."""
         return watch_answers(self.solver.with_forms(forms), self.held, self.asked, self.references)
 
 
+OBJECTIVES: Mapping[Kind, Callable[[PromptedBase, Sequence[Row], Sequence[Row]], Objective]] = {
+    "classification": LabelObjective,
+    "ordinal": ScaleObjective,
+    "choice": ChoiceObjective,
+    "multilabel": SetObjective,
+    "generation": AnswerObjective,
+}
+
+
 def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Objective:
     """The objective of this task's kind."""
-    kind = LabelObjective if solver.task.has_labels else AnswerObjective
-    return kind(solver, train, validation)
+    return OBJECTIVES[solver.task.kind](solver, train, validation)

@@ -135,7 +135,7 @@ def rows_hash(rows: Iterable[Row]) -> str:
     """sha256 of what rows say, whatever file they come from."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([dict(row.fields), row.target, row.references]).encode())
+        digest.update(json.dumps([dict(row.fields), row.target, row.references, row.choices, row.labels]).encode())
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ rows → train | validation | final      start → loop → best prompt      fin
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -15,9 +16,11 @@ from epigraph.cost import Meter
 from epigraph.engine import Engine
 from epigraph.errors import ConfigError
 from epigraph.methods import PromptedBase
+from epigraph.methods.calibration import check_calibration
 from epigraph.prompts import SoftPrompt
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
+from epigraph.tasks.text_file import read_text
 from epigraph.tuning.choices import Choices, choose
 from epigraph.tuning.data import Parts, divide
 from epigraph.tuning.finish import Made, finish
@@ -25,7 +28,9 @@ from epigraph.tuning.loop import Listener, Loop, Moment, run_together
 from epigraph.tuning.objective import make_objective
 from epigraph.tuning.result import TuneResult
 from epigraph.tuning.run import Run, rows_hash
-from epigraph.tuning.start import FormsOf, make_prompt
+from epigraph.tuning.spot import settle_start
+from epigraph.tuning.start import make_prompt
+from epigraph.tuning.start.values import TEXT
 from epigraph.tuning.state import load_states
 from epigraph.tuning.surroundings import Surroundings
 
@@ -50,6 +55,8 @@ def tune(
     """
     config, around = config or TuneConfig(), around or Surroundings()
     meter = Meter()
+    if config.calibrate:
+        check_calibration(task, config.calibrate)
     parts = divide(task, config)
     engine = engine or Engine(base)
     if engine.plain:
@@ -57,13 +64,17 @@ def tune(
     choices = choose(config, task, len(parts.train), plain=engine.plain)
     _check_length(base, choices)
     flops_before = engine.flops
-    prompts = [_start(engine, choices, trial.seed, around.forms_of) for trial in choices.trials]
+    choices = settle_start(engine, choices, parts, around)
+    if config.start == "nearest":
+        config = replace(config, start=choices.start)  # a resumed run starts from the same
+    prompts = [around.wrap(_start(engine, choices, trial.seed, parts, around)) for trial in choices.trials]
     output_tokens = _output_tokens(base, choices.task, parts.train)
     solver = PromptedBase(engine, choices.task, prompts[0].fold(), output_tokens=output_tokens)
     run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
         around.started(run)
     frozen_seconds = _freeze(engine, solver, parts, run, around)
+    _prepare(solver, prompts, parts)
     loops = _tune(solver, prompts, parts, choices, run, around)
     return finish(
         Made(
@@ -82,7 +93,7 @@ def tune(
     )
 
 
-def _start(engine: Engine, choices: Choices, seed: int, forms_of: FormsOf | None) -> SoftPrompt:
+def _start(engine: Engine, choices: Choices, seed: int, parts: Parts, around: Surroundings) -> SoftPrompt:
     return make_prompt(
         engine,
         choices.task,
@@ -90,7 +101,9 @@ def _start(engine: Engine, choices: Choices, seed: int, forms_of: FormsOf | None
         length=choices.length,
         start=choices.start,
         seed=seed,
-        forms_of=forms_of,
+        forms_of=around.forms_of,
+        rows=parts.train,
+        share_blocks=choices.share_blocks,
     )
 
 
@@ -108,7 +121,7 @@ def _run(engine: Engine, config: TuneConfig, choices: Choices, around: Surroundi
     """The run folder to write or, on resume, the one to obey."""
     base = engine.base
     depends = {
-        "data": {"source": list(around.source), **_rows_of(choices.task)},
+        "data": {"source": list(around.source), **_rows_of(choices.task), **_text_of(choices.start)},
         "task": choices.task.to_dict(),
         "settings": choices.to_dict(),
         "base": {"fingerprint": base.fingerprint, "dtype": base.precision.name, "device": base.device.type},
@@ -140,6 +153,14 @@ def _rows_of(task: Task) -> dict[str, str]:
     }
 
 
+def _text_of(start: str) -> dict[str, str]:
+    """What the file says that a prompt starts from, where it starts from one."""
+    if not start.startswith(TEXT):
+        return {}
+    file = Path(start.removeprefix(TEXT))
+    return {"start": f"{file.name}, sha256 {sha256(read_text(file).encode(errors='surrogatepass')).hexdigest()[:16]}"}
+
+
 def _freeze(engine: Engine, solver: PromptedBase, parts: Parts, run: Run | None, around: Surroundings) -> float:
     """Read what is not read yet. Which texts those are is noted, so that a resumed run reads them in the same batches."""
     meter = Meter()
@@ -148,6 +169,14 @@ def _freeze(engine: Engine, solver: PromptedBase, parts: Parts, run: Run | None,
         planned = run.planned(lambda: engine.missing(rows)) if run is not None else ()
         engine.freeze(rows, lambda done, total: around.stage("reading the texts once", done, total), planned=planned)
     return meter.seconds
+
+
+def _prepare(solver: PromptedBase, prompts: Sequence[SoftPrompt], parts: Parts) -> None:
+    """Show the frozen queries to prompts that depend on them."""
+    if any(prompt.needs_query for prompt in prompts):
+        queries, neutral = solver.engine.query(solver.encode(parts.train)), solver.engine.neutral_queries()
+        for prompt in prompts:
+            prompt.prepare(queries.cpu(), neutral.cpu())
 
 
 def _tune(
@@ -186,8 +215,11 @@ def _listener(trial: int, run: Run | None, around: Surroundings) -> Listener:
 
 
 def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
-    """Room for generated answers: a quarter more than the longest in training, at most 256."""
-    if task.has_labels:
+    """Room for outputs and choices: as the task says, else a quarter more than the longest in training, at most 256."""
+    if task.knows_labels:
         return 1
-    longest = max(len(base.tokenize(row.target or "")) for row in rows)
+    if task.output_tokens is not None:
+        return task.output_tokens
+    texts = [text for row in rows for text in (*row.choices, row.target or "")]
+    longest = max(len(base.tokenize(text)) for text in texts)
     return min(MOST_OUTPUT_TOKENS, int(OUTPUT_MARGIN * longest) + 8)

@@ -28,7 +28,7 @@ class State:
     current: dict[str, Tensor]
     moments: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
-    best_score: float = -1.0
+    best_score: float = float("-inf")
     best_minus_loss: float = float("-inf")
     best_step: int = 0
     without_gain: int = 0

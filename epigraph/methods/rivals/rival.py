@@ -26,7 +26,7 @@ from epigraph.methods.rivals.objective import make_loss
 from epigraph.methods.rivals.stock import autocast, stock_base
 from epigraph.methods.rivals.trained import Trained
 from epigraph.methods.solver import DEFAULT_OUTPUT_TOKENS, Probabilities, PromptedBase
-from epigraph.prompts import Embedded, Form
+from epigraph.prompts import AnyForm, Embedded
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
@@ -133,7 +133,7 @@ class Rival(ABC, Generic[S]):
         with self.scoring() as solver:
             return solver.outputs(rows)
 
-    def _solver(self, engine: Engine, forms: Sequence[Form]) -> PromptedBase:
+    def _solver(self, engine: Engine, forms: Sequence[AnyForm]) -> PromptedBase:
         """The task with the prompt before everything, as PEFT has it; an empty prompt where weights are trained."""
         given = list(forms) or [Embedded(torch.zeros(0, engine.base.hidden))]
         template, output_tokens = self.task.template.placed("first"), self.settings.output_tokens

@@ -1,0 +1,133 @@
+"""Methods against each other on the same rows: intervals over rows and seeds together, paired tests, Holm's correction.
+
+    draw r: rows n₁…n_N with replacement, the same for all methods; seeds s₁…s_S with replacement
+    value_r = mean over the drawn seeds of metric_s(drawn rows);   difference_r = value_r(second) − value_r(first)
+    p = 2 · min(share of differences ≤ 0, share ≥ 0), at least 1 / (R + 1)
+    Holm: p₍ᵢ₎ · (m − i + 1), made to rise with i, over m comparisons sorted by p
+
+Sources: Efron & Tibshirani 1993, chapter 16; Holm 1979 (https://www.jstor.org/stable/4615733); several seeds' McNemar
+tests share their rows, so their p-values are combined as twice their median, which holds whatever their dependence
+(Rüger 1978; Vovk & Wang 2020, https://arxiv.org/abs/1212.4966).
+Differs: each seed's deviation from the mean is first stretched by √(S/(S−1)), as in ``intervals.bootstrap_seeds``. A method
+that no seed changes has one result, and stands beside each seed of the other.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from epigraph.errors import DataError, Unsupported
+from epigraph.metrics.classification import macro_f1_metric, right
+from epigraph.metrics.generation import bleu_metric, matches, rouge_l_rows
+from epigraph.metrics.intervals import CHUNK, Interval, Metric, mcnemar, mean_metric, wilson
+
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A method's metric on all rows and on R resamples of them, for each of its S seeds."""
+
+    values: Float[np.ndarray, " S"]
+    draws: Float[np.ndarray, "S R"]
+    rows: int
+
+    @property
+    def value(self) -> float:
+        """The mean over the seeds."""
+        return float(self.values.mean())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """second − first, its 95% interval, and the p-value of "no difference"."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def row_metric(name: str, truth: Sequence[str], predicted: Sequence[str], references: Sequence[Sequence[str]]) -> Metric:
+    """The metric of this name for resampling. Unsupported if it has none."""
+    if name == "accuracy":
+        return mean_metric(right(truth, predicted))
+    if name == "macro_f1":
+        return macro_f1_metric(truth, predicted)
+    if name == "exact_match":
+        return mean_metric(matches(predicted, references))
+    if name == "rouge_l":
+        return mean_metric(rouge_l_rows(predicted, references))
+    if name == "bleu":
+        return bleu_metric(predicted, references)
+    raise Unsupported(f"metric {name!r} cannot be compared row by row yet.", "Set another metric in the task TOML.")
+
+
+def resample(by_seed: Sequence[Metric], rows: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+    """The metric of every seed's answers on the same resampled rows; methods with equal ``rows`` and ``seed`` are paired."""
+    if rows < 1 or not by_seed:
+        raise DataError("methods were to be compared on 0 rows.", "Give at least one labelled row to score on.")
+    generator = np.random.default_rng(seed)
+    draws, step = np.empty((len(by_seed), resamples)), max(1, CHUNK // rows)
+    for start in range(0, resamples, step):
+        index = generator.integers(0, rows, size=(min(step, resamples - start), rows))
+        for s, metric in enumerate(by_seed):
+            draws[s, start : start + len(index)] = metric(index)
+    every = np.arange(rows)[None]
+    return Draws(np.array([float(metric(every)[0]) for metric in by_seed]), draws, rows)
+
+
+def seeded_interval(found: Draws, *, seed: int = 0) -> Interval:
+    """The 95% interval of the mean over rows and seeds; Wilson's where all resamples agree."""
+    drawn = _over_seeds(found, seed)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    value = found.value
+    if low == high:
+        return wilson(min(max(value, 0.0), 1.0), found.rows)
+    return Interval(value, max(0.0, min(value, float(low))), min(1.0, max(value, float(high))))
+
+
+def seeded_difference(first: Draws, second: Draws, *, seed: int = 0) -> Difference:
+    """second − first on the same rows; methods with equally many seeds are paired seed by seed."""
+    if first.draws.shape[1] != second.draws.shape[1] or first.rows != second.rows:
+        raise DataError("two methods were compared on different rows.", "Score both on the same rows.")
+    both = _over_seeds(second, seed) - _over_seeds(first, seed)
+    value = second.value - first.value
+    low, high = (float(bound) for bound in np.percentile(both, [2.5, 97.5]))
+    if low == high:
+        unseen = wilson(0.0, first.rows).high
+        low, high = value - unseen, value + unseen
+    tail = min(int((both <= 0).sum()), int((both >= 0).sum()))
+    p = min(1.0, 2 * (tail + 1) / (len(both) + 1))
+    return Difference(value, min(value, low), max(value, high), p)
+
+
+def mcnemar_seeds(first: Bool[np.ndarray, "S N"], second: Bool[np.ndarray, "Z N"]) -> float:
+    """McNemar's exact p-value; of several seeds twice the median of theirs."""
+    seeds = max(len(first), len(second))
+    found = [mcnemar(first[s % len(first)], second[s % len(second)]) for s in range(seeds)]
+    return found[0] if seeds == 1 else min(1.0, 2 * statistics.median(found))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The same p-values corrected for being so many: below α only where the family's chance of any false one is."""
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, (len(p_values) - rank) * p_values[place])
+        adjusted[place] = min(1.0, worst)
+    return adjusted
+
+
+def _over_seeds(found: Draws, seed: int) -> Float[np.ndarray, " R"]:
+    """The mean over seeds drawn anew for every resample; the same seeds for every method that has as many."""
+    seeds, resamples = found.draws.shape
+    if seeds == 1:
+        return np.asarray(found.draws[0])
+    stretch = math.sqrt(seeds / (seeds - 1)) - 1
+    stretched = found.draws + ((found.values - found.values.mean()) * stretch)[:, None]
+    chosen = np.random.default_rng((seed, seeds)).integers(0, seeds, size=(resamples, seeds))
+    return np.asarray(np.take_along_axis(stretched.T, chosen, axis=1).mean(axis=1))
