@@ -1,0 +1,174 @@
+"""From a backend's events to pieces of answers, the same for both endpoints, streamed or whole.
+
+A label is an answer of one piece. The text of a task's answer is trimmed as ``predict`` trims it, also while it streams.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+
+from epigraph.serve.faults import Refused
+from epigraph.serve.flow import Flow
+from epigraph.serve.pieces import Pieces
+from epigraph.serve.rendering import Constrained, Rendered
+from epigraph.serve.work import EchoEvent, EndEvent, Event, Generation, LabelEvent, TokenEvent
+
+Finish = Literal["stop", "length"]
+LEAST = -9999.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likely:
+    """A token, or a label, with its logprob in nats."""
+
+    text: str
+    bytes: tuple[int, ...]
+    logprob: float | None
+    """Never below LEAST: JSON has no infinity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Likely):
+    """A token that stands in the answer, with what might have stood there."""
+
+    top: tuple[Likely, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """What is new of one answer; ``finish`` on its last piece, with the tokens it took."""
+
+    index: int
+    text: str = ""
+    scored: tuple[Scored, ...] = ()
+    finish: Finish | None = None
+    stop_reason: str | int | None = None
+    tokens: int = 0
+    reused: int = 0
+    """Tokens of the input whose states were there already."""
+
+
+@dataclass
+class Trim:
+    """Leaves away white space at both ends of a text that comes in pieces."""
+
+    begun: bool = False
+    held: str = ""
+
+    def __call__(self, text: str) -> str:
+        """What is certain not to be the end."""
+        text = self.held + text if self.begun else text.lstrip()
+        self.begun = self.begun or bool(text)
+        sure = text.rstrip()
+        self.held = text[len(sure) :]
+        return sure
+
+
+@dataclass
+class Answers:
+    """The answers of one request. ``shows`` says how many likely tokens are asked for, None for no logprobs."""
+
+    rendered: Sequence[Rendered]
+    pieces: Pieces
+    choices: int
+    shows: int | None
+    _trims: dict[int, Trim] = field(default_factory=dict)
+    _said: dict[int, str] = field(default_factory=dict)
+    _echoing: set[int] = field(default_factory=set)
+
+    async def deltas(self, flow: Flow) -> AsyncIterator[Delta]:
+        """Every piece as it comes; answer j of prompt i has index i · choices + j."""
+        events = flow.events()
+        try:
+            async for number, event in events:
+                for delta in self._deltas(number, event):
+                    yield delta
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+    def _deltas(self, number: int, event: Event) -> list[Delta]:
+        rendered, first = self.rendered[number], number * self.choices
+        if isinstance(event, LabelEvent):
+            delta = self._label(rendered, event)
+            return [replace(delta, index=first + choice) for choice in range(self.choices)]
+        if isinstance(rendered.job, Constrained):
+            return self._constrained(rendered.job, first, event)
+        if not isinstance(rendered.job, Generation):
+            return []
+        index = first + event.choice
+        scored = self._echoed(event) if isinstance(event, EchoEvent) else ()
+        echoed = rendered.job.sampling.echo and index not in self._echoing
+        self._echoing.add(index)
+        deltas = [Delta(index=index, text=rendered.text, scored=scored)] if echoed else []
+        if isinstance(event, EndEvent):
+            return [*deltas, _end(event, index)]
+        return [*deltas, *self._token(rendered, index, event)] if isinstance(event, TokenEvent) else deltas
+
+    def _token(self, rendered: Rendered, index: int, event: TokenEvent) -> list[Delta]:
+        text = self._trims.setdefault(index, Trim())(event.text) if rendered.trimmed else event.text
+        scored = () if self.shows is None else (self._scored(event.token, event.logprob, event.top),)
+        return [Delta(index=index, text=text, scored=scored)] if text or scored else []
+
+    def _constrained(self, job: Constrained, first: int, event: Event) -> list[Delta]:
+        if isinstance(event, TokenEvent):
+            self._said[first] = self._said.get(first, "") + event.text
+            return []
+        assert isinstance(event, EndEvent)
+        said = {words.strip(): label for words, label in job.words.items()}
+        label = said.get(self._said.get(first, "").strip())
+        if label is None:
+            raise Refused(502, "the server behind this one did not answer with a label.", code="upstream")
+        return [
+            Delta(index=first + choice, text=label, finish="stop", tokens=event.completion_tokens)
+            for choice in range(self.choices)
+        ]
+
+    def _label(self, rendered: Rendered, event: LabelEvent) -> Delta:
+        assert rendered.served is not None
+        trie = rendered.served.trie
+        assert trie is not None
+        row = torch.tensor(event.probabilities[0], dtype=torch.double)
+        best = int(row.argmax())
+        scored: tuple[Scored, ...] = ()
+        if self.shows is not None:
+            logs = row.log().clamp(min=LEAST)
+            top = logs.topk(min(self.shows, len(row))).indices.tolist()
+            said = [_label_text(trie.labels[i], float(logs[i])) for i in top]
+            one = _label_text(trie.labels[best], float(logs[best]))
+            scored = (Scored(text=one.text, bytes=one.bytes, logprob=one.logprob, top=tuple(said)),)
+        return Delta(index=0, text=trie.labels[best], scored=scored, finish="stop", tokens=len(trie.paths[best]))
+
+    def _echoed(self, event: EchoEvent) -> tuple[Scored, ...]:
+        if self.shows is None:
+            return ()
+        return tuple(
+            self._scored(token, logprob, top or ())
+            for token, logprob, top in zip(event.tokens, event.logprobs, event.top, strict=True)
+        )
+
+    def _scored(self, token: int, logprob: float | None, top: Sequence[tuple[int, float]]) -> Scored:
+        one = self._likely(token, logprob)
+        others = tuple(self._likely(other, value) for other, value in top)
+        return Scored(text=one.text, bytes=one.bytes, logprob=one.logprob, top=others)
+
+    def _likely(self, token: int, logprob: float | None) -> Likely:
+        value = None if logprob is None else max(logprob, LEAST)
+        return Likely(text=self.pieces.text(token), bytes=tuple(self.pieces.bytes_of(token)), logprob=value)
+
+
+def _label_text(label: str, logprob: float) -> Likely:
+    return Likely(text=label, bytes=tuple(label.encode()), logprob=logprob)
+
+
+def _end(event: EndEvent, index: int) -> Delta:
+    finish: Finish = "length" if event.reason == "length" else "stop"
+    return Delta(
+        index=index, finish=finish, stop_reason=event.matched, tokens=event.completion_tokens, reused=event.reused_tokens
+    )
+
+
+def prompt_tokens(rendered: Sequence[Rendered]) -> tuple[int, int]:
+    """The tokens of all prompts of a request, and the virtual ones."""
+    return sum(one.tokens for one in rendered), sum(one.virtual for one in rendered)

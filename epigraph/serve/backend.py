@@ -1,0 +1,30 @@
+"""What the server asks of whatever computes: the batcher of this process, or servers elsewhere."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from epigraph.serve.work import Classification, Generation, Listener
+
+
+@runtime_checkable
+class Ticket(Protocol):
+    """A job under way."""
+
+    def cancel(self) -> None: ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Takes jobs and reports their events to a listener, from a thread of its own."""
+
+    def start(self) -> None: ...
+
+    def close(self, *, drain: bool, timeout: float) -> None: ...
+
+    def submit(self, job: Generation | Classification, listener: Listener) -> Ticket:
+        """Queue a job. QueueFull where too many wait."""
+        ...
+
+    @property
+    def load(self) -> Any:
+        """A dataclass of numbers: what waits, runs, is cached."""
+        ...

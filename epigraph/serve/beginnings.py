@@ -1,0 +1,94 @@
+"""Frozen states of what requests begin with, kept in blocks: the same text, or the same prompt before it, is computed once.
+
+    key of block i = blake2b(key of block i − 1, tokens of block i)        32 tokens a block, the last may be shorter
+
+What comes first depends on nothing, so its states serve every prompt and the bare base. Texts that begin alike share the
+blocks that are alike (the idea of vLLM's automatic prefix caching, https://docs.vllm.ai/en/latest/design/prefix_caching/).
+Vectors that come first are one block, by the hash of their content; stored keys and values need no computing at all.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from epigraph.engine.decoding import Row, ShelfDecoder
+from epigraph.prompts import Embedded
+from epigraph.serve.cache import Cache
+from epigraph.serve.work import Carried
+
+TOKENS = 32
+
+
+class Beginning:
+    """The blocks a row begins with: where each ends, and its key. Nothing from element ``limit`` on is taken from the cache."""
+
+    def __init__(self, row: Row, prompt: Carried | None, limit: int) -> None:
+        self.row = row
+        self.limit = limit
+        self.is_prompt = False
+        self.blocks: list[tuple[int, bytes]] = []
+        if row.blocks and row.blocks[0][0] == 0:
+            form = row.blocks[0][1]
+            if prompt is not None and isinstance(form, Embedded) and form.length:
+                self.is_prompt = True
+                self.blocks = [(form.length, prompt.content.encode() + b"/first")]
+        else:
+            self.blocks = _text_blocks(row.ids[: row.blocks[0][0] if row.blocks else row.end])
+
+    def next(self) -> tuple[int, bytes] | None:
+        """The block that the row is about to compute; None where it stands beyond or within one."""
+        before = 0
+        for end, key in self.blocks:
+            if before == self.row.done:
+                return end, key
+            before = end
+        return None
+
+    def restore(self, decoder: ShelfDecoder, cache: Cache[Any]) -> int:
+        """Take from the cache what is there of the row's next blocks; how many elements."""
+        found = 0
+        while (block := self.next()) is not None and block[0] <= self.limit:
+            states = cache.get(block[1])
+            if states is None:
+                break
+            decoder.restore(self.row, states)
+            found += states[0].shape[2]
+        return found
+
+    def is_claimed(self, claims: Collection[bytes]) -> bool:
+        """Whether another row computes the next block in this very step: then it is there in the next."""
+        block = self.next()
+        return block is not None and block[0] <= self.limit and block[1] in claims
+
+    def cut(self, elements: Sequence[int]) -> Sequence[int]:
+        """The elements up to the end of the last whole block among them, where there is one: blocks are computed whole."""
+        after = elements[-1] + 1
+        ends = [end for end, _ in self.blocks if elements[0] < end <= after]
+        inside = any(end > after for end, _ in self.blocks)
+        return elements[: ends[-1] - elements[0]] if inside and ends else elements
+
+    def computed(self, elements: Sequence[int]) -> list[tuple[int, int, bytes]]:
+        """Start, end and key of the blocks that end within these elements."""
+        found, before = [], 0
+        for end, key in self.blocks:
+            if elements[0] < end <= elements[-1] + 1:
+                found.append((before, end, key))
+            before = end
+        return found
+
+    def keep(self, decoder: ShelfDecoder, cache: Cache[Any], elements: Sequence[int]) -> None:
+        """Put the blocks that were computed with these elements into the cache."""
+        for start, end, key in self.computed(elements):
+            if key not in cache:
+                states = decoder.keep(self.row, start, end)
+                cache.put(key, states, sum(t.numel() * t.element_size() for t in states))
+
+
+def _text_blocks(ids: Sequence[int]) -> list[tuple[int, bytes]]:
+    blocks, key = [], b""
+    for start in range(0, len(ids), TOKENS):
+        part = ids[start : start + TOKENS]
+        key = hashlib.blake2b(key + array("q", part).tobytes(), digest_size=16).digest()
+        blocks.append((start + len(part), key))
+    return blocks

@@ -1,0 +1,209 @@
+"""POST /v1/chat/completions: from messages to a job, from pieces of answers to OpenAI's shape.
+
+A task request's last user message fills the template's free field. Other messages belong to a conversation: the task must
+allow it (``chat = true``), and they stand before the template's text as the base's own chat template writes them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from epigraph.base import Base
+from epigraph.errors import Unsupported
+from epigraph.serve.answers import LEAST, Delta, Likely, Scored
+from epigraph.serve.faults import bad
+from epigraph.serve.rendering import Asked, Rendered, Renderer
+from epigraph.serve.served import Served
+from epigraph.serve.service import Exchange, Question
+from epigraph.serve.wire.chat import (
+    Answer,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatLogprobs,
+    ChatRequest,
+    ChunkChoice,
+    Message,
+    TokenLogprob,
+    TopLogprob,
+)
+from epigraph.serve.wire.chat import Delta as WireDelta
+from epigraph.serve.wire.shape import Usage
+
+
+def check(request: ChatRequest) -> None:
+    """Refused (400) for what contradicts itself."""
+    request.check_extras()
+    if request.top_logprobs and not request.logprobs:
+        raise bad("top_logprobs was given without logprobs: true.", param="top_logprobs")
+    if 0 in (request.max_tokens, request.max_completion_tokens):
+        raise bad("max_tokens is 0, so there is nothing to answer.", param="max_tokens")
+
+
+def shows(request: ChatRequest) -> int | None:
+    """How many likely tokens are asked for; None for no logprobs."""
+    return (request.top_logprobs or 0) if request.logprobs else None
+
+
+def render(request: ChatRequest, served: Served | None, renderer: Renderer) -> list[Rendered]:
+    """The one job."""
+    most = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
+    asked = Asked(
+        sampling=request.sampling(logprobs=shows(request), echo=False),
+        most=most,
+        raw=request.raw,
+        prompt_at=request.places,
+        fields=request.fields,
+        special=False,
+        truncate=request.truncate,
+    )
+    if served is None or request.raw:
+        if request.fields:
+            raise bad("fields were given, but this request is raw: it has no template.", param="fields")
+        return [renderer.raw(served, render_messages(request.messages or (), renderer.base), asked)]
+    text, before = _turn(request, served, renderer.base)
+    return [renderer.task(served, text, asked, before=before)]
+
+
+def _turn(request: ChatRequest, served: Served, base: Base) -> tuple[str | None, list[int]]:
+    """The last user message, and the tokens of what was said before."""
+    if not request.messages:
+        if request.fields:
+            return None, []
+        raise bad("messages is empty.", "Give a user message.", param="messages")
+    *earlier, last = request.messages
+    if last.role != "user":
+        raise bad(f"the last message is by {last.role!r}; a task answers the user.", param="messages")
+    if earlier and not served.task.chat:
+        raise bad(
+            f"prompt {served.reference!r} answers one user message; {len(earlier)} others were given "
+            f"({', '.join(message.role for message in earlier[:5])}).",
+            "Send the user message alone, send raw: true, or tune the task with chat = true.",
+            param="messages",
+        )
+    said = last.said
+    everything_given = request.fields and not [f for f in served.task.template.fields if f not in request.fields]
+    turns = [{"role": "system" if m.role == "developer" else m.role, "content": m.said} for m in earlier]
+    before = base.tokenize(_head(turns, base)) if earlier else []
+    return (None if everything_given and not said else said), before
+
+
+def _head(turns: Sequence[dict[str, str]], base: Base) -> str:
+    """What the base's chat format writes before the last user message, the earlier ones included."""
+    try:
+        return base.chat_frame(turns)[0]
+    except Unsupported as error:
+        raise bad(error.message, param="messages") from error
+
+
+def render_messages(messages: Sequence[Message], base: Base, *, answer: bool = True) -> str:
+    """The conversation as the base's own template writes it; with ``answer`` it ends where the assistant begins."""
+    from jinja2 import TemplateError
+
+    if not messages:
+        raise bad("messages is empty.", "Give a message.", param="messages")
+    if not base.tokenizer.chat_template:
+        raise bad(
+            f"base {base.name} has no chat template.",
+            "Use /v1/completions, or a prompt whose task says how its text is written.",
+            param="messages",
+            code="no_chat_template",
+        )
+    turns = [{"role": "system" if m.role == "developer" else m.role, "content": m.said} for m in messages]
+    try:
+        return str(base.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer))
+    except (TemplateError, TypeError, ValueError) as error:
+        raise bad(f"the base's chat template refuses these messages: {error}.", param="messages") from error
+
+
+def question(request: ChatRequest) -> Question:
+    """The request as the service takes it."""
+    return Question(
+        prefix="chatcmpl",
+        model=request.model,
+        prompts=1,
+        choices=request.n or 1,
+        shows=shows(request),
+        render=partial(render, request),
+    )
+
+
+@dataclass
+class Written:
+    """One answer in the making."""
+
+    text: str = ""
+    scored: list[Scored] = field(default_factory=list)
+    end: Delta | None = None
+
+
+class Shape:
+    """The answers of one request in OpenAI's shape."""
+
+    def __init__(self, request: ChatRequest, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.shows = shows(request)
+        self.written = [Written() for _ in range(exchange.total)]
+
+    def opening(self) -> Sequence[ChatChunk]:
+        """A stream begins by saying who speaks."""
+        return [
+            self._chunk([ChunkChoice(index=index, delta=WireDelta(role="assistant", content=""))])
+            for index in range(self.exchange.total)
+        ]
+
+    def chunk(self, delta: Delta) -> ChatChunk:
+        """A piece of a stream."""
+        choice = ChunkChoice(
+            index=delta.index,
+            delta=WireDelta(content=delta.text) if delta.text or delta.scored else WireDelta(),
+            logprobs=_logprobs(delta.scored) if self.shows is not None and delta.scored else None,
+            finish_reason=delta.finish,
+            stop_reason=delta.stop_reason,
+        )
+        return self._chunk([choice])
+
+    def usage(self) -> ChatChunk:
+        """The last piece of a stream."""
+        return self._chunk([], self.exchange.usage)
+
+    def add(self, delta: Delta) -> None:
+        """Keep a piece for the whole."""
+        written = self.written[delta.index]
+        written.text += delta.text
+        written.scored += delta.scored
+        written.end = delta if delta.finish else written.end
+
+    def whole(self) -> ChatCompletion:
+        """All answers, in order."""
+        exchange = self.exchange
+        choices = [
+            ChatChoice(
+                index=index,
+                message=Answer(content=written.text),
+                logprobs=_logprobs(written.scored) if self.shows is not None else None,
+                finish_reason=(written.end and written.end.finish) or "stop",
+                stop_reason=written.end.stop_reason if written.end else None,
+            )
+            for index, written in enumerate(self.written)
+        ]
+        return ChatCompletion(
+            id=exchange.id, created=exchange.created, model=exchange.model, choices=choices, usage=exchange.usage
+        )
+
+    def _chunk(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatChunk:
+        exchange = self.exchange
+        return ChatChunk(id=exchange.id, created=exchange.created, model=exchange.model, choices=choices, usage=usage)
+
+
+def _logprobs(scored: Sequence[Scored]) -> ChatLogprobs:
+    return ChatLogprobs(
+        content=[
+            TokenLogprob(**_likely(one), top_logprobs=[TopLogprob(**_likely(other)) for other in one.top]) for one in scored
+        ]
+    )
+
+
+def _likely(one: Likely) -> dict[str, Any]:
+    return {"token": one.text, "logprob": LEAST if one.logprob is None else one.logprob, "bytes": list(one.bytes)}

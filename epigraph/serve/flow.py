@@ -1,0 +1,81 @@
+"""The events of a request's jobs, brought from the backend's threads into the event loop, in order.
+
+Whoever leaves the loop over a flow early (the client is gone, time is up, an error) cancels what still runs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from functools import partial
+
+from anyio import to_thread
+
+from epigraph.serve.backend import Backend, Ticket
+from epigraph.serve.faults import Refused, refusal_at_end
+from epigraph.serve.work import Classification, EndEvent, Event, Generation
+
+
+class Flow:
+    """Jobs under way. ``seconds`` is how long all of them together may take."""
+
+    def __init__(self, backend: Backend, jobs: Sequence[Generation | Classification], *, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._deadline = self._loop.time() + seconds
+        self._seconds = seconds
+        self._left = sum(job.sampling.n if isinstance(job, Generation) else 1 for job in jobs)
+        self._tickets: list[Ticket] = []
+        self._backend = backend
+        self._jobs = list(jobs)
+
+    async def start(self) -> None:
+        """Hand over the jobs, in a thread: a prompt that comes for the first time is got ready there.
+
+        Raises:
+            QueueFull: too many wait; none of these jobs is left behind.
+            TaskError, BaseMismatch, Corrupt, Unsupported: one of them cannot be served.
+        """
+        try:
+            await to_thread.run_sync(self._submit)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _submit(self) -> None:
+        for number, job in enumerate(self._jobs):
+            self._tickets.append(self._backend.submit(job, partial(self._post, number)))
+
+    def _post(self, number: int, event: Event) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
+
+    def cancel(self) -> None:
+        """Stop computing what is not finished."""
+        if self._left:
+            for ticket in self._tickets:
+                ticket.cancel()
+
+    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+        """Every event with the number of its job, until all have ended.
+
+        Raises:
+            Refused: a job failed or was cancelled, or time is up.
+        """
+        try:
+            while self._left:
+                number, event = await self._next()
+                if isinstance(event, EndEvent) and event.reason in ("error", "cancelled"):
+                    raise refusal_at_end(event)
+                self._left -= isinstance(event, EndEvent)
+                yield number, event
+        finally:
+            self.cancel()
+
+    async def _next(self) -> tuple[int, Event]:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._events.get()
+        except TimeoutError:
+            raise Refused(
+                504, f"the answer took more than {self._seconds:g} seconds.", "Ask for fewer tokens.", code="timeout"
+            ) from None

@@ -1,0 +1,250 @@
+"""From what a request says to token ids: what the base will read, and where the prompt stands in it.
+
+    task request    the text fills the template's free field, the engine adds all else, ``{prompt}`` included
+    raw request     nothing is added; the prompt stands at ``prompt_at``, a token index
+
+The task's words are put together by the code that tuned the prompt, so a served prompt answers what its score was of.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from epigraph.base import Base
+from epigraph.prompts import KeyValue
+from epigraph.serve.faults import Refused, bad
+from epigraph.serve.pieces import Pieces
+from epigraph.serve.served import Served
+from epigraph.serve.work import Classification, Generation, Sampling
+from epigraph.tasks.encode import Encoded, Encoder, answer_text
+from epigraph.tasks.row import Row
+
+Segments = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constrained(Generation):
+    """A generation that must say one of ``words``: classification where no probabilities are to be had."""
+
+    words: Mapping[str, str]
+    """What may be said → the label that it means."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A job with what its answer needs: counts for the usage, and what the text was."""
+
+    job: Generation | Classification
+    tokens: int
+    """The user's tokens, the template's text included."""
+    virtual: int
+    served: Served | None
+    text: str = ""
+    """What ``echo`` gives back."""
+    trimmed: bool = False
+    """White space around the answer is left away, as ``predict`` does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What one prompt of a request says besides its text."""
+
+    sampling: Sampling
+    most: int | None
+    """Tokens of an answer that were asked for; None: as many as fit the task."""
+    raw: bool = False
+    prompt_at: tuple[int, ...] | None = None
+    fields: Mapping[str, str] | None = None
+    special: bool | None = None
+    """Whether the tokenizer's beginning token is put before a text; None: on the bare base it is."""
+    truncate: bool = False
+
+
+class Renderer:
+    """Puts requests into tokens for one base. ``ceiling`` bounds the tokens of an answer."""
+
+    def __init__(self, base: Base, pieces: Pieces, *, ceiling: int, computes_here: bool) -> None:
+        self.base = base
+        self.pieces = pieces
+        self.ceiling = ceiling
+        self.computes_here = computes_here
+
+    # ---- task requests -------------------------------------------------------------------------------------------------
+
+    def task(self, served: Served, text: str | None, asked: Asked, *, before: Sequence[int] = ()) -> Rendered:
+        """The task's template around the text; ``before`` are the tokens of earlier messages."""
+        if asked.prompt_at is not None:
+            raise bad(
+                "prompt_at is for raw requests; here the task's template says it.", "Add raw: true.", param="prompt_at"
+            )
+        row = Row(fields=fill_fields(served, text, asked.fields or {}))
+        answer = self._answer_room(served, asked)
+        encoded = self._encode(served, row, answer, before, truncate=asked.truncate)
+        if served.trie is not None:
+            if asked.sampling.echo:
+                raise bad("a classification prompt answers a label, there is nothing to echo.", param="echo")
+            job = self._labelling(served, encoded)
+            return Rendered(job=job, tokens=encoded.length, virtual=served.virtual, served=served)
+        if asked.sampling.echo and encoded.segments[0]:
+            raise bad(
+                f"echo was asked, but prompt {served.reference!r} does not stand first: "
+                "tokens before the prompt cannot be conditioned on it.",
+                "Send a raw request with prompt_at, or leave echo out.",
+                param="echo",
+            )
+        sampling = replace(asked.sampling, max_tokens=answer)
+        writing = Generation(segments=encoded.segments, prompt=served.carried, sampling=sampling)
+        said = self.base.detokenize([token for segment in encoded.segments for token in segment])
+        return Rendered(
+            job=writing,
+            tokens=encoded.length,
+            virtual=served.virtual,
+            served=served,
+            text=said,
+            trimmed=not asked.sampling.echo,
+        )
+
+    def rows(self, served: Served, rows: Sequence[Encoded]) -> Classification:
+        """One job that classifies all these rows."""
+        assert served.tree is not None
+        return Classification(rows=tuple(rows), prompt=served.carried, tree=served.tree)
+
+    def row(self, served: Served, text: str | None, fields: Mapping[str, str], *, truncate: bool) -> Encoded:
+        """One text to classify."""
+        row = Row(fields=fill_fields(served, text, fields))
+        return self._encode(served, row, _label_room(served), (), truncate=truncate)
+
+    def _labelling(self, served: Served, row: Encoded) -> Generation | Classification:
+        if self.computes_here:
+            return self.rows(served, [row])
+        assert served.trie is not None
+        closing = self.base.chat_frame()[1] if served.task.chat else ""
+        words = {answer_text(served.task.template, words, closing): label for label, words in served.task.labels.items()}
+        sampling = Sampling(max_tokens=max(map(len, served.trie.paths)) + 1, temperature=0.0)
+        return Constrained(segments=row.segments, prompt=served.carried, sampling=sampling, words=words)
+
+    def _answer_room(self, served: Served, asked: Asked) -> int:
+        if served.trie is not None:
+            return _label_room(served)
+        return min(served.output_tokens, self.ceiling) if asked.most is None else self._bounded(asked.most)
+
+    def _encode(self, served: Served, row: Row, answer: int, before: Sequence[int], *, truncate: bool) -> Encoded:
+        room = self.base.context - served.virtual - answer - len(before)
+        if room <= 0:
+            raise self._too_long(len(before), served.virtual, answer)
+        encoded = Encoder(served.task.template, self.base, room, bos=not before, chat=served.task.chat).encode(row)
+        if encoded.truncated and not truncate:
+            whole = Encoder(served.task.template, self.base, 1 << 30, bos=not before, chat=served.task.chat).encode(row)
+            raise self._too_long(whole.length + len(before), served.virtual, answer)
+        first, *others = encoded.segments
+        return replace(encoded, segments=((*before, *first), *others), lead=0 if before else encoded.lead)
+
+    # ---- raw requests --------------------------------------------------------------------------------------------------
+
+    def raw(self, served: Served | None, given: str | Sequence[int], asked: Asked) -> Rendered:
+        """The tokens as they are, around the prompt if there is one."""
+        ids, text = self._ids(given, special=asked.special if asked.special is not None else not (served or asked.raw))
+        virtual = served.virtual if served else 0
+        if served is None and asked.prompt_at is not None:
+            raise bad("prompt_at was given, but the bare base has no prompt.", param="prompt_at")
+        if served is None and not ids:
+            raise bad("the prompt is empty.", "Give the base a token to go on from.", param="prompt")
+        segments = (tuple(ids),) if served is None else _split(served, ids, asked)
+        room = self.base.context - len(ids) - virtual
+        most = max(1, min(room, self.ceiling)) if asked.most is None else self._bounded(asked.most)
+        if most > room:
+            raise self._too_long(len(ids), virtual, most)
+        job = Generation(
+            segments=segments,
+            prompt=served.carried if served else None,
+            sampling=replace(asked.sampling, max_tokens=most),
+        )
+        return Rendered(job=job, tokens=len(ids), virtual=virtual, served=served, text=text)
+
+    def _ids(self, given: str | Sequence[int], *, special: bool) -> tuple[list[int], str]:
+        if isinstance(given, str):
+            begin = [self.base.bos] if special and self.base.bos is not None else []
+            return [*begin, *self.base.tokenize(given)], given
+        wrong = next((token for token in given if not 0 <= token < self.pieces.size), None)
+        if wrong is not None:
+            raise bad(f"token id {wrong} was given; the base has 0 to {self.pieces.size - 1}.", param="prompt")
+        return list(given), self.base.detokenize(given)
+
+    # ---- bounds --------------------------------------------------------------------------------------------------------
+
+    def _bounded(self, most: int) -> int:
+        if most <= self.ceiling:
+            return most
+        raise bad(f"max_tokens {most} was asked; this server gives at most {self.ceiling}.", param="max_tokens")
+
+    def _too_long(self, tokens: int, virtual: int, answer: int) -> Refused:
+        vectors = f" + {virtual} virtual tokens of the prompt" if virtual else ""
+        return bad(
+            f"the request takes {tokens} tokens{vectors} + {answer} for the answer; the base reads {self.base.context}.",
+            "Shorten the text, or ask for fewer max_tokens.",
+            code="context_length_exceeded",
+            param="prompt",
+        )
+
+
+def fill_fields(served: Served, text: str | None, fields: Mapping[str, str]) -> dict[str, str]:
+    """The template's fields: those given by name, and the text in the one that is left. Refused, naming them, otherwise."""
+    names = served.task.template.fields
+    unknown = [name for name in fields if name not in names]
+    if unknown:
+        raise bad(
+            f"fields {', '.join(map(repr, unknown))} were given; the task has {', '.join(map(repr, names))}.", param="fields"
+        )
+    free = [name for name in names if name not in fields]
+    if not free and text:
+        raise bad("a text was given besides all of the task's fields.", "Leave one of them out.", param="fields")
+    if free and text is None:
+        raise bad(f"the task's field {', '.join(map(repr, free))} is missing.", "Give a text, or fields.", param="fields")
+    if len(free) > 1:
+        raise bad(
+            f"one text was given, but the task has the fields {', '.join(map(repr, free))}.",
+            'Give them by name: "fields": {' + ", ".join(f'"{name}": "…"' for name in free) + "}.",
+            param="fields",
+        )
+    return {**fields, **({free[0]: text} if free and text is not None else {})}
+
+
+def _split(served: Served, ids: Sequence[int], asked: Asked) -> Segments:
+    """The tokens as segments around the prompt's blocks."""
+    blocks, forms = len(served.carried.forms), served.carried.forms
+    places = asked.prompt_at
+    if places is None:
+        places = tuple(_default_place(served, number, len(ids)) for number in range(blocks))
+        if asked.sampling.echo and any(places):
+            raise bad(
+                f"echo was asked with prompt {served.reference!r}, which stands after the input: "
+                "tokens before the prompt cannot be conditioned on it.",
+                "Give prompt_at: 0 puts it before all of them.",
+                param="prompt_at",
+            )
+    if len(places) != blocks:
+        raise bad(f"prompt_at has {len(places)} places, the prompt {blocks} blocks.", param="prompt_at")
+    if list(places) != sorted(places) or not 0 <= places[0] <= places[-1] <= len(ids):
+        raise bad(f"prompt_at is {list(places)}; the places must rise from 0 to {len(ids)}.", param="prompt_at")
+    if isinstance(forms[-1], KeyValue) and places[-1] >= len(ids):
+        raise bad(
+            f"prompt {served.reference!r} consists of keys and values, which only tokens after it see, and none follows.",
+            f"With {len(ids)} tokens prompt_at is at most {len(ids) - 1}.",
+            param="prompt_at",
+        )
+    ends = [0, *places, len(ids)]
+    return tuple(tuple(ids[start:end]) for start, end in pairwise(ends))
+
+
+def _default_place(served: Served, block: int, length: int) -> int:
+    """0 where nothing stood before the block when it was tuned; else the end: for keys and values, before the last token."""
+    if not any(served.task.template.segments[: block + 1]):
+        return 0
+    return max(0, length - 1) if isinstance(served.carried.forms[block], KeyValue) else length
+
+
+def _label_room(served: Served) -> int:
+    """Tokens behind the text that must be read to tell the labels apart, as in tuning."""
+    trie = served.trie
+    assert trie is not None
+    return max((trie.nodes[node].depth for node in trie.fed), default=0) + 1

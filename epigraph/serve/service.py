@@ -1,0 +1,188 @@
+"""What the routes share: the base, the library, the backend, the keys, and the way of a request through them."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from anyio import to_thread
+
+from epigraph.base import Base
+from epigraph.errors import NotFound
+from epigraph.library import Library
+from epigraph.serve.answers import Answers, Delta, prompt_tokens
+from epigraph.serve.backend import Backend
+from epigraph.serve.faults import bad
+from epigraph.serve.flow import Flow
+from epigraph.serve.keys import ANYBODY, Key, Keyring
+from epigraph.serve.log import Log
+from epigraph.serve.meters import Meters, numbers
+from epigraph.serve.names import read_model, unknown_model
+from epigraph.serve.pieces import Pieces
+from epigraph.serve.rendering import Rendered, Renderer
+from epigraph.serve.served import Served, prepare
+from epigraph.serve.settings import ServeConfig
+from epigraph.serve.shelf import Shelf
+from epigraph.serve.wire.shape import Usage, usage_of
+
+GIGABYTE = 10**9
+Render = Callable[[Served | None, Renderer], list[Rendered]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A request for answers: how many prompts it has, how many answers each (``choices``), how many logprobs a token."""
+
+    prefix: str
+    model: str
+    prompts: int
+    choices: int
+    shows: int | None
+    render: Render
+
+
+@dataclass
+class Exchange:
+    """One request as it is answered: what was rendered, and what has been said so far."""
+
+    id: str
+    model: str
+    created: int
+    rendered: Sequence[Rendered]
+    choices: int
+    answers: Answers
+    flow: Flow
+    meters: Meters
+    started: float = field(default_factory=time.perf_counter)
+    completion: int = 0
+    reused: int = 0
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        prompt, virtual = prompt_tokens(self.rendered)
+        return usage_of(prompt, self.completion, virtual, cached=min(prompt, self.reused))
+
+    @property
+    def total(self) -> int:
+        """How many answers there will be."""
+        return len(self.rendered) * self.choices
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What the log says of it."""
+        prompt, virtual = prompt_tokens(self.rendered)
+        return {"prompt_tokens": prompt, "virtual_tokens": virtual, "completion_tokens": self.completion}
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        """The pieces, counted as they pass."""
+        pieces, first = self.answers.deltas(self.flow), True
+        try:
+            async for delta in pieces:
+                if first:
+                    self.meters.first.observe(time.perf_counter() - self.started)
+                    first = False
+                self.completion += delta.tokens
+                self.reused += delta.reused
+                yield delta
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]
+            self.meters.spend(*prompt_tokens(self.rendered), self.completion)
+
+
+class Service:
+    """A server without its HTTP. ``computes_here`` is False where vLLM servers compute: then labels have no probabilities."""
+
+    def __init__(
+        self,
+        base: Base,
+        library: Path,
+        backend: Backend,
+        config: ServeConfig,
+        *,
+        computes_here: bool = True,
+        log: Log | None = None,
+    ) -> None:
+        self.base = base
+        self.backend = backend
+        self.config = config
+        self.computes_here = computes_here
+        self.library = Library(library)
+        self.shelf = Shelf(self.library, self._prepare, fingerprint=base.fingerprint, budget=int(config.memory * GIGABYTE))
+        self.pieces = Pieces(base)
+        self.renderer = Renderer(base, self.pieces, ceiling=config.tokens, computes_here=computes_here)
+        self.keyring = Keyring(Path(config.keys)) if config.keys else None
+        self.meters = Meters(self._numbers)
+        self.log = log or Log(texts=config.texts)
+        self.created = int(time.time())
+        self.opened = self.closing = False
+
+    def _prepare(self, stored: Any) -> Served:
+        return prepare(stored, self.base, computes_here=self.computes_here)
+
+    def _numbers(self) -> dict[str, float]:
+        held = {"prompt_bytes": float(self.shelf.size), "prompt_loads": float(self.shelf.loads)}
+        return held | numbers(self.backend.load)
+
+    def admit(self, authorization: str | None) -> Key:
+        """Who asks. Refused (401) for a stranger, (429) for one who has asked too often."""
+        if self.keyring is None:
+            return ANYBODY
+        key = self.keyring.find(authorization)
+        self.keyring.spend(key)
+        return key
+
+    async def find(self, key: Key, model: str) -> Served | None:
+        """What ``model`` names; None for the bare base. Loaded in a thread, so that nobody waits who need not."""
+        reference = read_model(model, self.base.name)
+        key.check(reference)
+        if reference is None:
+            return None
+        try:
+            return await to_thread.run_sync(self.shelf.get, reference)
+        except NotFound as error:
+            raise unknown_model(model) from error
+
+    async def begin(self, key: Key, asked: Question) -> Exchange:
+        """Render a request and hand its jobs to the backend. Refused with a status of its own where that cannot be."""
+        self.check_size(asked.prompts, asked.choices)
+        served = await self.find(key, asked.model)
+        rendered = await to_thread.run_sync(asked.render, served, self.renderer)
+        flow = Flow(self.backend, [one.job for one in rendered], seconds=self.config.timeout)
+        await flow.start()
+        return Exchange(
+            id=f"{asked.prefix}-{uuid4().hex}",
+            model=asked.model,
+            created=int(time.time()),
+            rendered=rendered,
+            choices=asked.choices,
+            answers=Answers(rendered=rendered, pieces=self.pieces, choices=asked.choices, shows=asked.shows),
+            flow=flow,
+            meters=self.meters,
+        )
+
+    def check_size(self, prompts: int, choices: int = 1) -> None:
+        """Refused (400) for more answers in one request than the server gives."""
+        if prompts * choices > self.config.batch:
+            raise bad(
+                f"{prompts} prompts × n = {choices} make {prompts * choices} answers; this server gives "
+                f"{self.config.batch} at once.",
+                "Send several requests.",
+                param="n",
+                code="batch_too_large",
+            )
+
+    def open(self) -> None:
+        """Start what computes, if it has not been."""
+        if not self.opened:
+            self.opened = True
+            self.backend.start()
+
+    def close(self) -> None:
+        """Finish what runs, within the grace."""
+        self.closing = True
+        with suppress(RuntimeError):
+            self.backend.close(drain=True, timeout=self.config.grace)

@@ -1,0 +1,84 @@
+"""How a server runs: where it listens, whom it lets in, how much it takes on. Imports no torch.
+
+Bounds are answered with 413 (a request too large) or 429 (too many requests), never with a process that runs out of memory.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+
+from epigraph.config import setting
+from epigraph.errors import ConfigError
+
+ENGINES = ("local", "vllm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What ``epigraph serve`` was asked for."""
+
+    host: str = setting("127.0.0.1", "address to listen on; any but a loopback address needs --keys")
+    port: int = setting(8000, "port to listen on; 0: a free one")
+    keys: str = setting("", "file of API keys; --new-key writes one into it")
+    uploads: bool = setting(False, "take prompts by POST /v1/prompts")
+    engine: str = setting("local", "local, or vllm: this server embeds, the vLLM servers of --at compute")
+    at: str = setting("", "URLs of vLLM servers started with --enable-prompt-embeds, with commas")
+    queue: int = setting(256, "requests that may wait; more are answered 429")
+    rows: int = setting(32, "answers that are written at once; others wait")
+    batch: int = setting(128, "most answers in one request: prompts × n")
+    tokens: int = setting(4096, "most tokens of one answer")
+    body: float = setting(8.0, "most megabytes of a request")
+    timeout: float = setting(300.0, "seconds that a request may take")
+    grace: float = setting(30.0, "seconds in which a shutdown finishes what runs")
+    memory: float = setting(1.0, "gigabytes for prompts; as many each for what is computed of prompts and of texts")
+    forget: bool = setting(False, "keep no states of texts for later requests")
+    origins: str = setting("", "browser origins that may call (CORS), with commas; by default none")
+    texts: bool = setting(False, "write users' texts into the log; by default they are left out")
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine {self.engine!r} is not known.", f"Choose one of: {', '.join(ENGINES)}.")
+        if (self.engine == "vllm") != bool(self.at):
+            raise ConfigError(
+                f"--engine {self.engine} was asked {'without' if not self.at else 'with'} --at.",
+                "Give --engine vllm and --at URL together.",
+            )
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(f"--at has {url!r}, which is no URL.", "It looks like http://127.0.0.1:8100.")
+        self._check_numbers()
+        if not self.keys and not is_loopback(self.host):
+            raise ConfigError(
+                f"host {self.host} was asked without API keys: anybody who reaches it could use it.",
+                "Make a key first: epigraph serve --keys keys.toml --new-key NAME; then pass --keys keys.toml.",
+            )
+
+    def _check_numbers(self) -> None:
+        at_least = {"port": 0, "queue": 1, "rows": 1, "batch": 1, "tokens": 1, "grace": 0}
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be at least {least}.")
+        for name in ("body", "timeout", "memory"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be a positive number.")
+        if self.port > 65535:
+            raise ConfigError(f"port {self.port} was asked; ports end at 65535.")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The vLLM servers."""
+        return tuple(url.strip().rstrip("/").removesuffix("/v1") for url in self.at.split(",") if url.strip())
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The browser origins of CORS."""
+        return tuple(origin.strip() for origin in self.origins.split(",") if origin.strip())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

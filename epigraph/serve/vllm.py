@@ -1,0 +1,332 @@
+"""Stock vLLM servers as the engine: templates, prompts and names stay here, embedded prompts go there.
+
+    POST {url}/v1/completions    {"prompt_embeds": base64(torch.save([T + P, H])), …, "stream": true}
+    [embed(segment 0) ; p ; embed(segment 1) ; …]       through the base's own embedding module, in its files' dtype
+
+https://docs.vllm.ai/en/latest/features/prompt_embeds/ (servers started with --enable-prompt-embeds). A request goes to the
+server with the fewest of ours; where none can be reached, it fails as ours. Without a prompt, token ids are sent.
+"""
+
+import asyncio
+import base64
+import io
+import json
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from epigraph.base import Base
+from epigraph.errors import ConfigError, EpigraphError, QueueFull, Unsupported
+from epigraph.prompts import Embedded
+from epigraph.serve.rendering import Constrained
+from epigraph.serve.work import Classification, EndEvent, Event, Generation, Listener, Reason, TokenEvent, Top
+
+CONNECT_SECONDS = 5.0
+NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0}
+"""Said outright, since vLLM takes what is not said from the model's generation_config.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpstreamLoad:
+    """What is under way, and what has been."""
+
+    running: int
+    servers: int
+    finished: int
+    retries: int
+
+
+@dataclass
+class Server:
+    """One vLLM server: what it calls its model, and how many of our requests it has."""
+
+    url: str
+    model: str = ""
+    running: int = 0
+
+
+class Claim:
+    """A request under way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.task: asyncio.Future[None] | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Close the connection: vLLM stops computing when its client leaves."""
+        self.cancelled = True
+        self._loop.call_soon_threadsafe(lambda: self.task.cancel() if self.task else None)
+
+
+@dataclass
+class Progress:
+    """What has come of one choice."""
+
+    tokens: int = 0
+    ended: bool = False
+
+
+class Upstream:
+    """Several vLLM servers behind one queue. ``seconds`` bounds a request, ``queue`` how many are under way."""
+
+    def __init__(self, base: Base, urls: Sequence[str], *, queue: int, seconds: float, transport: Any = None) -> None:
+        self.base = base
+        self.servers = [Server(url) for url in urls]
+        self.queue = queue
+        self.running = self.finished = self.retries = 0
+        self._seconds = seconds
+        self._transport = transport
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="epigraph-upstream", daemon=True)
+        self._claims: set[Claim] = set()
+        self._lock = threading.Lock()
+        self._client: httpx2.AsyncClient | None = None
+
+    # ---- as a batcher ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Greet the servers. ConfigError if none of them answers."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+
+    def close(self, *, drain: bool, timeout: float) -> None:
+        """Finish (``drain``) or cancel what is under way, within ``timeout`` seconds."""
+        asyncio.run_coroutine_threadsafe(self._close(timeout if drain else 0.0), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def submit(self, job: Generation | Classification, listener: Listener) -> Claim:
+        """Send a job. QueueFull if too many are under way, Unsupported for what vLLM cannot do."""
+        body = self.body(job)
+        claim = Claim(self._loop)
+        with self._lock:
+            if self.running >= self.queue:
+                raise QueueFull(f"{self.queue} requests are under way already.", "Ask again in a moment.")
+            self.running += 1
+            self._claims.add(claim)
+        assert isinstance(job, Generation)
+        self._loop.call_soon_threadsafe(self._begin, job, body, listener, claim)
+        return claim
+
+    @property
+    def load(self) -> UpstreamLoad:
+        """What there is to do."""
+        return UpstreamLoad(running=self.running, servers=len(self.servers), finished=self.finished, retries=self.retries)
+
+    # ---- what is sent ------------------------------------------------------------------------------------------------
+
+    def body(self, job: Generation | Classification) -> dict[str, Any]:
+        """The request for vLLM. Unsupported for keys and values, probabilities and echoes, each with the way out."""
+        if isinstance(job, Classification):
+            raise Unsupported("vLLM gives no label probabilities.", "Run epigraph serve without --engine vllm.")
+        if job.sampling.echo:
+            raise Unsupported("vLLM echoes no embedded prompt.", "Leave echo out, or serve without --engine vllm.")
+        body = sampling_fields(job)
+        if job.prompt is None:
+            return body | {"prompt": list(job.segments[0])}
+        return body | {"prompt_embeds": encode(self.embed(job))}
+
+    def embed(self, job: Generation) -> Float[Tensor, "T H"]:
+        """The text's tokens and the prompt's vectors as the first layer reads them."""
+        assert job.prompt is not None
+        parts = [self._tokens(job.segments[0])]
+        for form, segment in zip(job.prompt.forms, job.segments[1:], strict=True):
+            if not isinstance(form, Embedded):
+                raise Unsupported(
+                    f"prompt {job.prompt.name!r} consists of keys and values, which vLLM servers cannot take.",
+                    "Tune it with epigraph tune --portable (kind token), or serve it without --engine vllm.",
+                )
+            parts += [form.vectors.to(self.base.embedding.weight.dtype), self._tokens(segment)]
+        return torch.cat(parts)
+
+    def _tokens(self, ids: Sequence[int]) -> Float[Tensor, "T H"]:
+        return self.base.embed(torch.tensor(list(ids), dtype=torch.long))
+
+    # ---- one request -------------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Generation, body: Mapping[str, Any], listener: Listener, claim: Claim) -> None:
+        claim.task = self._loop.create_task(self._run(job, body, listener, claim))
+        if claim.cancelled:
+            claim.task.cancel()
+
+    async def _run(self, job: Generation, body: Mapping[str, Any], listener: Listener, claim: Claim) -> None:
+        progress = [Progress() for _ in range(job.sampling.n)]
+        reason: Reason = "cancelled"
+        error: EpigraphError | None = None
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._answer(body, progress, listener)
+            reason, error = "error", EpigraphError("the vLLM server ended its answer too early.")
+        except asyncio.CancelledError:
+            pass
+        except EpigraphError as refused:
+            reason, error = "error", refused
+        except Exception as failed:
+            reason, error = "error", EpigraphError(f"the vLLM server failed ({type(failed).__name__}).")
+        finally:
+            with self._lock:
+                self.running -= 1
+                self.finished += 1
+                self._claims.discard(claim)
+        for choice, one in enumerate(progress):
+            if not one.ended:
+                listener(EndEvent(choice, reason, None, 0, one.tokens, error))
+
+    async def _answer(self, body: Mapping[str, Any], progress: Sequence[Progress], listener: Listener) -> None:
+        """Try the servers, least busy first, until one begins to answer; then pass on what it says."""
+        for server in sorted(self.servers, key=lambda one: one.running):
+            server.running += 1
+            try:
+                if not server.model:
+                    await self._greet(server)
+                async for chunk in self._chunks(server, {**body, "model": server.model}):
+                    for event in events_of(chunk, progress):
+                        listener(event)
+                return
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                server.model = ""
+                self.retries += 1
+            finally:
+                server.running -= 1
+        raise EpigraphError("no vLLM server can be reached.")
+
+    async def _chunks(self, server: Server, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        assert self._client is not None
+        async with self._client.stream("POST", f"{server.url}/v1/completions", json=dict(body)) as answer:
+            if answer.status_code != 200:
+                raise refusal(answer.status_code, (await answer.aread()).decode(errors="replace"))
+            async for line in answer.aiter_lines():
+                if not line.startswith("data:") or (data := line[5:].strip()) == "[DONE]":
+                    continue
+                chunk: dict[str, Any] = json.loads(data)
+                if "error" in chunk:
+                    raise refusal(500, data)
+                yield chunk
+
+    # ---- the servers -------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        timeout = httpx2.Timeout(self._seconds, connect=CONNECT_SECONDS)
+        limits = httpx2.Limits(max_connections=self.queue)
+        self._client = httpx2.AsyncClient(transport=self._transport, timeout=timeout, limits=limits)
+        faults = await asyncio.gather(*(self._greet(server) for server in self.servers), return_exceptions=True)
+        if all(isinstance(fault, Exception) for fault in faults):
+            await self._client.aclose()
+            raise ConfigError(
+                f"no vLLM server answers at {', '.join(server.url for server in self.servers)}: {faults[0]}.",
+                "Start one: vllm serve MODEL --enable-prompt-embeds --port 8100",
+            )
+
+    async def _greet(self, server: Server) -> None:
+        """Ask what the server calls its model. ConnectError if it does not answer as one."""
+        assert self._client is not None
+        try:
+            answer = await self._client.get(f"{server.url}/v1/models", timeout=CONNECT_SECONDS)
+            server.model = str(answer.json()["data"][0]["id"])
+        except httpx2.TransportError as error:
+            raise httpx2.ConnectError(f"{server.url} does not answer ({type(error).__name__})") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise httpx2.ConnectError(f"{server.url} is no OpenAI-compatible server") from error
+
+    async def _close(self, seconds: float) -> None:
+        tasks = [claim.task for claim in self._claims if claim.task]
+        if tasks and seconds:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+
+
+def encode(vectors: Float[Tensor, "T H"]) -> str:
+    """As vLLM reads them: torch's own file format in base64. It is written here, never read."""
+    buffer = io.BytesIO()
+    torch.save(vectors.contiguous().clone(), buffer)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def sampling_fields(job: Generation) -> dict[str, Any]:
+    """How the answer is drawn, in vLLM's words."""
+    sampling = job.sampling
+    fields: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": max(0, sampling.top_k),
+        "n": sampling.n,
+        "stop": list(sampling.stop),
+        "stop_token_ids": list(sampling.stop_tokens),
+        "ignore_eos": sampling.ignore_end,
+        **NEUTRAL,
+        "seed": sampling.seed,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+    }
+    if sampling.logprobs is not None:
+        fields |= {"logprobs": sampling.logprobs, "return_tokens_as_token_ids": True}
+    if isinstance(job, Constrained):
+        fields["structured_outputs"] = {"choice": list(job.words)}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def events_of(chunk: Mapping[str, Any], progress: Sequence[Progress]) -> list[Event]:
+    """A chunk of vLLM's stream as our events."""
+    events: list[Event] = []
+    for said in chunk.get("choices", ()):
+        choice = int(said["index"])
+        one = progress[choice]
+        tokens = token_events(choice, said)
+        one.tokens += len(said.get("token_ids") or tokens)
+        events += tokens
+        if said.get("finish_reason"):
+            one.ended = True
+            reason: Reason = "length" if said["finish_reason"] == "length" else "stop"
+            events.append(EndEvent(choice, reason, said.get("stop_reason"), 0, one.tokens))
+    return events
+
+
+def token_events(choice: int, said: Mapping[str, Any]) -> list[Event]:
+    """The tokens of one choice in a chunk; its text comes with the last of them."""
+    logprobs = said.get("logprobs") or {}
+    ids = said.get("token_ids") or [_id(token) for token in logprobs.get("tokens", ())]
+    text = str(said.get("text") or "")
+    if not ids:
+        return [TokenEvent(choice, 0, text)] if text else []
+    values = logprobs.get("token_logprobs") or [None] * len(ids)
+    tops: Sequence[Mapping[str, float] | None] = logprobs.get("top_logprobs") or [None] * len(ids)
+    return [
+        TokenEvent(choice, token, text if number == len(ids) - 1 else "", value, _top(top))
+        for number, (token, value, top) in enumerate(zip(ids, values, tops, strict=False))
+    ]
+
+
+def _top(said: Mapping[str, float] | None) -> Top:
+    return tuple((_id(token), float(value)) for token, value in (said or {}).items())
+
+
+def _id(token: str) -> int:
+    return int(token.removeprefix("token_id:"))
+
+
+def refusal(status: int, text: str) -> EpigraphError:
+    """What a vLLM server's refusal means for our client: its 400 is one, all else is ours."""
+    try:
+        found = json.loads(text)
+        message = str((found.get("error") or found)["message"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        message = f"status {status}"
+    if "enable-prompt-embeds" in message:
+        return EpigraphError("the vLLM server was started without --enable-prompt-embeds.")
+    if status == 400:
+        return ConfigError(f"the vLLM server refuses this request: {message}")
+    return EpigraphError(f"the vLLM server answered with status {status}.")

@@ -1,0 +1,98 @@
+"""What all requests and answers share: strict fields, unknown ones allowed, options that are refused rather than ignored."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from epigraph.serve.faults import bad
+
+Text = Annotated[str, Field(max_length=10_000_000)]
+Fields = dict[str, Text]
+Token = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "suffix": (None, ""),
+    "logit_bias": (None, {}),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "repetition_penalty": (None, 1),
+    "min_p": (None, 0),
+    "min_tokens": (None, 0),
+    "best_of": (None, 1),
+    "use_beam_search": (None, False),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
+    "response_format": (None, {"type": "text"}),
+    "structured_outputs": (None,),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prompt_embeds": (None,),
+}
+"""Options that would change an answer and that this server does not have, with the values that ask for nothing."""
+
+
+class Wire(BaseModel):
+    """Sent by us."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Request(BaseModel):
+    """Sent by a client. Fields that nobody here knows are let through, as vLLM does: clients send many."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    def check_extras(self) -> None:
+        """Refused (400) for an option that would be ignored to the client's harm."""
+        for name, value in (self.model_extra or {}).items():
+            if name in NEUTRAL and not any(value == neutral for neutral in NEUTRAL[name]):
+                raise bad(f"{name} is not supported by this server.", "Leave it out.", param=name, code="unsupported")
+
+
+class PromptTokensDetails(Wire):
+    """``virtual_tokens`` are positions that the prompt's vectors take; they are in no other count.
+
+    ``cached_tokens`` are prompt tokens whose states were there already.
+    """
+
+    virtual_tokens: int
+    cached_tokens: int = 0
+
+
+class Usage(Wire):
+    """Counts of tokens, all of the user's and the template's text, none of them virtual."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+def usage_of(prompt: int, completion: int, virtual: int, *, cached: int = 0) -> Usage:
+    """The usage of a request."""
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(virtual_tokens=virtual, cached_tokens=cached),
+    )
+
+
+class Fault(Wire):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class FaultBody(Wire):
+    """Every answer that is no success."""
+
+    error: Fault

@@ -1,0 +1,326 @@
+"""Who is let in, how much is taken on, what becomes of clients that leave, and what is never written down."""
+
+import base64
+import json
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+from torch import full
+
+from epigraph.errors import ConfigError, NameRefused
+from epigraph.library.tensors import encode
+from epigraph.serve.app import create_app
+from epigraph.serve.keys import new_key, read_keys
+from epigraph.serve.settings import ServeConfig
+from tests.serving.conftest import House, Running
+
+LONG = {"prompt": "x", "max_tokens": 400, "ignore_eos": True, "model": "base"}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    """Wait until it holds; a server in another thread needs a moment."""
+    for _ in range(600):
+        if check():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came about")
+
+
+# ---- addresses and keys ----------------------------------------------------------------------------------------------
+
+
+def test_only_loopback_without_keys() -> None:
+    for host in ("127.0.0.1", "::1", "localhost", "127.0.0.9"):
+        assert ServeConfig(host=host).host == host
+    for host in ("0.0.0.0", "192.168.1.4", "::", "example.org"):
+        with pytest.raises(ConfigError, match="without API keys"):
+            ServeConfig(host=host)
+        assert ServeConfig(host=host, keys="keys.toml").host == host
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    file = tmp_path / "keys.toml"
+    tokens = {
+        "all": new_key(file, "all", uploads=True),
+        "some": new_key(file, "some", prompts=("routing", "wr*"), rate=600.0),
+        "slow": new_key(file, "slow", rate=2.0),
+    }
+    return file, tokens
+
+
+def test_keys_are_kept_as_hashes_in_a_private_file(keys: tuple[Path, dict[str, str]]) -> None:
+    file, tokens = keys
+    text = file.read_text()
+    assert not any(token in text for token in tokens.values())
+    assert file.stat().st_mode & 0o077 == 0
+    assert [key.name for key in read_keys(file)] == ["all", "some", "slow"]
+    with pytest.raises(ConfigError, match="has a key 'all' already"):
+        new_key(file, "all")
+    with pytest.raises(NameRefused, match="cannot be used"):
+        new_key(file, "../evil")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no keys"),
+        ("[keys.a]\nsha256 = 'short'", "no sha256"),
+        ("[keys.a]\nsecret = 'x'", "has secret"),
+        ("[keys.a]\nsha256 = '" + "0" * 64 + "'\nrate = 0", "positive"),
+        ("[keys.a]\nsha256 = '" + "0" * 64 + "'\nprompts = []", "no prompt at all"),
+        ("keys = 3", "holds no keys"),
+        ("[", "not valid TOML"),
+    ],
+)
+def test_a_faulty_key_file_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "keys.toml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        read_keys(tmp_path / "keys.toml")
+
+
+def test_a_key_opens_what_it_may_and_no_more(own_house: House, keys: tuple[Path, dict[str, str]]) -> None:
+    file, tokens = keys
+    service, lines = own_house.service(keys=str(file))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+
+        def status(model: str, headers: dict[str, str]) -> int:
+            body = {"model": model, "prompt": "x", "max_tokens": 1}
+            return client.post("/v1/completions", json=body, headers=headers).status_code
+
+        for headers in ({}, bearer("wrong"), {"authorization": "Basic x"}, {"authorization": f"Basic {tokens['all']}"}):
+            answer = client.post("/v1/completions", content=b"not even read", headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/health").status_code == 200
+        assert status("routing", bearer(tokens["all"])) == status("base", bearer(tokens["all"])) == 200
+        some = bearer(tokens["some"])
+        assert [status(model, some) for model in ("routing", "routing@1", "writer")] == [200] * 3
+        assert [status(model, some) for model in ("notes", "base", "nothere")] == [403] * 3
+        listed = {card["id"] for card in client.get("/v1/models", headers=some).json()["data"]}
+        assert listed == {"routing", "routing@prod", "writer"}
+        entries = file.read_text().split("[keys.")
+        file.write_text("[keys.".join(entry for entry in entries if not entry.startswith("some]")))
+        assert status("routing", some) == 401
+        assert status("routing", bearer(tokens["all"])) == 200
+    assert not any(token in lines.getvalue() for token in tokens.values())
+
+
+def test_a_key_has_its_rate(house: House, keys: tuple[Path, dict[str, str]]) -> None:
+    file, tokens = keys
+    service, _ = house.service(keys=str(file))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        answers = [client.get("/v1/models", headers=bearer(tokens["slow"])) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert 1 <= int(answers[2].headers["retry-after"]) <= 30
+        assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+        assert client.get("/v1/models", headers=bearer(tokens["all"])).status_code == 200
+
+
+def test_a_foreign_name_for_this_address_is_refused_without_keys(client: TestClient) -> None:
+    """A web page that lets its own name point here would be of the same origin to a browser."""
+    for host, status in (("evil.example", 403), ("evil.example:8000", 403), ("localhost:1", 200), ("[::1]:8000", 200)):
+        assert client.get("/v1/models", headers={"host": host}).status_code == status
+
+
+# ---- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_body_is_refused_declared_or_not(house: House) -> None:
+    service, _ = house.service(body=0.01)
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        body = json.dumps({"model": "base", "prompt": "x" * 20_000}).encode()
+        pieces = (body[i : i + 1000] for i in range(0, len(body), 1000))
+        json_type = {"content-type": "application/json"}
+        for answer in (client.post("/v1/completions", content=c, headers=json_type) for c in (body, pieces)):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+def test_a_full_queue_is_429_and_empties_again(house: House, run: Callable[..., Running]) -> None:
+    running = run(house, queue=1, rows=1)
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+        done: list[int] = []
+
+        def ask() -> None:
+            done.append(client.post("/v1/completions", json={**LONG, "max_tokens": 20}).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(done) <= {200, 429}, running.lines.getvalue()
+        assert 429 in done
+        assert 200 in done
+        body = {"model": "base", "prompt": ["x"] * 8, "max_tokens": 20, "ignore_eos": True}
+        answer = client.post("/v1/completions", json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+        assert int(answer.headers["retry-after"]) >= 1
+        eventually(lambda: running.service.backend.load.running == 0)
+        assert client.post("/v1/completions", json={**LONG, "max_tokens": 1}).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_stopped(house: House, run: Callable[..., Running]) -> None:
+    running = run(house, timeout=0.05)
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+        answer = client.post("/v1/completions", json=LONG)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        streamed = client.post("/v1/completions", json={**LONG, "stream": True}).text.strip().split("\n\n")
+        assert json.loads(streamed[-2].removeprefix("data: "))["error"]["code"] == "timeout"
+        assert streamed[-1] == "data: [DONE]"
+    eventually(lambda: running.service.backend.load.running == 0)
+
+
+# ---- clients that leave, and shutting down ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_stops_the_computing(house: House, running: Running, stream: bool) -> None:
+    backend = running.service.backend
+    before = backend.load.tokens_generated
+    body = json.dumps({**LONG, "n": 8, "stream": stream}).encode()
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        eventually(lambda: backend.load.running > 0)
+    eventually(lambda: backend.load.running == 0)
+    assert backend.load.tokens_generated - before < 8 * 400
+    eventually(lambda: '"status": 499' in running.lines.getvalue())
+
+
+def test_a_shutdown_finishes_what_runs(house: House, run: Callable[..., Running]) -> None:
+    running = run(house)
+    answers: list[Any] = []
+    body = {**LONG, "max_tokens": 20}
+
+    def ask() -> None:
+        answers.append(httpx2.post(f"{running.url}/v1/completions", json=body, timeout=60))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    eventually(lambda: running.service.backend.load.running > 0)
+    running.stop()
+    thread.join()
+    assert answers[0].status_code == 200
+    assert answers[0].json()["usage"]["completion_tokens"] == 20
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{running.url}/health")
+
+
+# ---- uploads ---------------------------------------------------------------------------------------------------------
+
+
+def upload_of(house: House, name: str, reference: str = "routing") -> dict[str, str]:
+    folder = house.library.folder(reference)
+    prompt = base64.b64encode((folder / "prompt.safetensors").read_bytes()).decode()
+    return {"name": name, "card": (folder / "card.toml").read_text(), "prompt": prompt}
+
+
+def test_uploads_are_off_by_default(client: TestClient, house: House) -> None:
+    assert client.post("/v1/prompts", json=upload_of(house, "up")).status_code == 404
+
+
+def test_an_uploaded_prompt_is_served_as_the_next_version(own_house: House) -> None:
+    service, _ = own_house.service(uploads=True)
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        for version in (1, 2):
+            answer = client.post("/v1/prompts", json=upload_of(own_house, "up"))
+            assert (answer.status_code, answer.json()) == (201, {"prompt": f"up@{version}"})
+        texts = {"input": ["a dog"]}
+        found = [client.post("/v1/classify", json={"model": name, **texts}).json()["data"] for name in ("up", "routing")]
+        assert found[0] == found[1]
+        assert own_house.library.verify() == []
+        assert "routing@1" in own_house.library.card("up").lineage.parents
+
+
+def test_an_upload_that_is_not_whole_leaves_nothing(own_house: House) -> None:
+    good = upload_of(own_house, "up")
+    nan = encode(
+        {"block0.keys": full((2, 2, 3, 4), float("nan")), "block0.values": full((2, 2, 3, 4), 1.0)}, {"epigraph": "1"}
+    )
+    faults = {
+        "a pickle": {"prompt": base64.b64encode(pickle.dumps({"a": 1})).decode()},
+        "no base64": {"prompt": "%%%"},
+        "other bytes": {"prompt": base64.b64encode(nan).decode()},
+        "a changed card": {"card": good["card"].replace("routing", "rooting")},
+        "no TOML": {"card": "= ="},
+        "a path as its name": {"name": "../../evil"},
+        "a reserved name": {"name": "auto"},
+        "an empty file": {"prompt": ""},
+    }
+    service, lines = own_house.service(uploads=True)
+    before = sorted(path.relative_to(own_house.root) for path in own_house.root.rglob("*"))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        for what, change in faults.items():
+            answer = client.post("/v1/prompts", json={**good, **change})
+            assert answer.status_code == 400, what
+            assert str(own_house.root) not in answer.text
+    assert sorted(path.relative_to(own_house.root) for path in own_house.root.rglob("*")) == before
+    assert '"fault"' not in lines.getvalue()
+
+
+def test_a_key_must_be_allowed_to_upload(own_house: House, keys: tuple[Path, dict[str, str]]) -> None:
+    file, tokens = keys
+    service, _ = own_house.service(uploads=True, keys=str(file))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        body = upload_of(own_house, "writing")
+        answer = client.post("/v1/prompts", json=body, headers=bearer(tokens["some"]))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "uploads_not_allowed")
+        assert client.post("/v1/prompts", json=body, headers=bearer(tokens["all"])).status_code == 201
+
+
+# ---- what is written down --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_users_texts_are_in_the_log_only_where_asked(house: House, texts: bool) -> None:
+    service, lines = house.service(texts=texts)
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        said = "a very private sentence"
+        client.post("/v1/completions", json={"model": "writer", "prompt": said})
+        client.post("/v1/chat/completions", json={"model": "writer", "messages": [{"role": "user", "content": said}]})
+        client.post("/v1/classify", json={"model": "routing", "input": [said]})
+        client.post("/v1/completions", json={"model": "writer", "prompt": said, "temperature": said})
+        client.get(f"/v1/models/{said}")
+    log = lines.getvalue()
+    assert (said in log) is texts
+    entries = [json.loads(line) for line in log.splitlines()]
+    assert [entry["status"] for entry in entries] == [200, 200, 200, 400, 404]
+    assert entries[0]["prompt_tokens"] > 0
+
+
+def test_a_fault_of_ours_is_500_and_logged_without_texts(house: House) -> None:
+    service, lines = house.service()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a very private sentence")
+
+    service.backend.submit = fail  # type: ignore[method-assign]
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        answer = client.post("/v1/completions", json={"model": "base", "prompt": "x"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+        assert "private" not in answer.text
+    assert '"errors": ["RuntimeError"]' in lines.getvalue()
+    assert "private" not in lines.getvalue()
+
+
+def test_browsers_of_other_origins_are_let_in_only_where_asked(house: House) -> None:
+    headers = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    for origins, allowed in (("", None), ("https://app.example", "https://app.example")):
+        service, _ = house.service(origins=origins)
+        with TestClient(create_app(service), base_url="http://localhost") as client:
+            answer = client.options("/v1/completions", headers=headers)
+            assert answer.headers.get("access-control-allow-origin") == allowed

@@ -1,0 +1,300 @@
+"""Stock vLLM servers as the engine: what is sent decodes to the tensor that the first layer reads, what comes back is passed on.
+
+The server here is a tiny one that speaks vLLM's protocol and computes greedily from the embeddings that it was sent, so the
+text is the same as our own engine's; `make test-vllm` does the same with the real thing.
+"""
+
+import asyncio
+import base64
+import io
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.testclient import TestClient
+from torch import Tensor
+
+from epigraph.base import Base, load_base
+from epigraph.base.load import load_embedding
+from epigraph.base.toy import toy_base
+from epigraph.errors import ConfigError
+from epigraph.serve.app import create_app
+from epigraph.serve.service import Service
+from epigraph.serve.settings import ServeConfig
+from epigraph.serve.vllm import Upstream
+from tests.serving.conftest import House, build_house
+
+GREEDY = {"temperature": 0}
+
+
+@dataclass
+class Fake:
+    """A server that answers like vLLM; ``asked`` are the bodies it got."""
+
+    base: Base
+    url: str = ""
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    left: int = 0
+    fails: int = 0
+    pace: float = 0.0
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/v1/models")
+        def models() -> Any:
+            return {"object": "list", "data": [{"id": "served-model", "object": "model"}]}
+
+        @app.post("/v1/completions")
+        async def completions(request: Request) -> Response:
+            body = await request.json()
+            self.asked.append(body)
+            if self.fails:
+                return JSONResponse({"error": {"message": "it does not fit", "code": self.fails}}, self.fails)
+            return StreamingResponse(self._stream(body), media_type="text/event-stream")
+
+        return app
+
+    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
+        vectors = (
+            decoded(body["prompt_embeds"]) if "prompt_embeds" in body else self.base.embed(torch.tensor(body["prompt"]))
+        )
+        said: list[int] = []
+        sent = ""
+        try:
+            for number in range(body["max_tokens"]):
+                token, logs = self._next(vectors, said, body.get("structured_outputs"))
+                ended = token == self.base.end and not body.get("ignore_eos")
+                said.append(token)
+                done = ended or number == body["max_tokens"] - 1
+                whole = self.base.detokenize(said)
+                ready = whole if done else whole.rstrip("�")
+                choice = {"index": 0, "text": ready[len(sent) :], "token_ids": [token]}
+                sent = max(sent, ready, key=len)
+                choice["finish_reason"] = ("stop" if ended else "length") if done else None
+                if body.get("logprobs") is not None:
+                    name, value = f"token_id:{token}", float(logs[token])
+                    choice["logprobs"] = {"tokens": [name], "token_logprobs": [value], "top_logprobs": [{name: value}]}
+                yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+                await asyncio.sleep(self.pace)
+                if done:
+                    break
+            yield "data: [DONE]\n\n"
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+
+    def _next(self, vectors: Tensor, said: list[int], only: dict[str, Any] | None) -> tuple[int, Tensor]:
+        whole = torch.cat([vectors, self.base.embed(torch.tensor(said, dtype=torch.long))])
+        hidden = self.base.trunk(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0, -1:]
+        logs = torch.log_softmax(self.base.logits(hidden)[0], -1)
+        if only is None:
+            return int(logs.argmax()), logs
+        choices = [self.base.tokenize(words) for words in only["choice"]]
+        open_ = [ids for ids in choices if ids[: len(said)] == said]
+        allowed = sorted({ids[len(said)] if len(ids) > len(said) else self.base.end for ids in open_})
+        return max(allowed, key=lambda token: float(logs[token])), logs
+
+
+def decoded(text: str) -> Tensor:
+    """As vLLM reads it."""
+    found = torch.load(io.BytesIO(base64.b64decode(text, validate=True)), weights_only=True, map_location="cpu")
+    assert found.ndim == 2
+    assert isinstance(found, Tensor)
+    return found
+
+
+@pytest.fixture(scope="module")
+def fakes() -> Iterator[Callable[[Base], Fake]]:
+    """Start such servers."""
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(base: Base) -> Fake:
+        fake = Fake(base)
+        server = uvicorn.Server(uvicorn.Config(fake.app(), port=0, log_config=None, access_log=False, ws="none"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+        thread.start()
+        servers.append((server, thread))
+        while not server.started:
+            thread.join(0.01)
+        fake.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        return fake
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Toy bases as folders; Gemma scales its embeddings outside the table."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    found = {}
+    for architecture in ("llama", "gemma3"):
+        base = toy_base(architecture, seed=4)
+        found[architecture] = tmp_path_factory.mktemp("bases") / architecture
+        base.model.save_pretrained(found[architecture])
+        base.tokenizer.save_pretrained(found[architecture])
+    return found
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_the_embedding_alone_embeds_like_the_whole_base(folders: dict[str, Path], architecture: str) -> None:
+    whole, alone = load_base(folders[architecture], dtype="float32"), load_embedding(folders[architecture])
+    ids = torch.tensor([1, 5, 250, 5])
+    assert torch.equal(whole.embed(ids), alone.embed(ids))
+    assert (alone.fingerprint, alone.context, alone.layers, alone.end) == (whole.fingerprint, 512, 2, whole.end)
+    assert not hasattr(alone.model, "model")
+
+
+@dataclass
+class Far:
+    """Our server in front of one of theirs, and the library both look at."""
+
+    house: House
+    fake: Fake
+    client: TestClient
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def far(
+    request: pytest.FixtureRequest,
+    folders: dict[str, Path],
+    fakes: Callable[[Base], Fake],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Far]:
+    whole = load_base(folders[request.param], dtype="float32")
+    house = build_house(whole, tmp_path_factory.mktemp("far") / "library")
+    fake = fakes(load_base(folders[request.param], dtype="float32"))
+    alone = load_embedding(folders[request.param])
+    config = ServeConfig(engine="vllm", at=fake.url)
+    backend = Upstream(alone, config.urls, queue=8, seconds=60.0)
+    service = Service(alone, house.root, backend, config, computes_here=False)
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        yield Far(house, fake, client)
+
+
+@pytest.mark.parametrize("name", ["writer", "first", "two"])
+def test_what_is_sent_is_what_the_first_layer_reads_and_the_text_is_the_same(far: Far, name: str) -> None:
+    (meant,) = far.house.model(name).predict(["some text"])
+    body = {"model": name, "prompt": "some text", **GREEDY}
+    answer = far.client.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["text"] == meant.output
+    sent = far.fake.asked[-1]
+    assert sent["model"] == "served-model"
+    base, stored = far.house.base, far.house.library.get(name)
+    first, *rest = far.house.model(name).task.template.text.replace("{text}", "some text").split("{prompt}")
+    parts = [base.embed(torch.tensor(base.tokenize(first), dtype=torch.long))]
+    for form, segment in zip(stored.forms, rest, strict=True):
+        parts += [form.vectors, base.embed(torch.tensor(base.tokenize(segment), dtype=torch.long))]  # type: ignore[union-attr]
+    assert torch.equal(decoded(sent["prompt_embeds"]), torch.cat(parts))
+    usage = answer.json()["usage"]
+    assert usage["prompt_tokens"] == len("some text\nOutput:") or name == "two"
+    assert usage["prompt_tokens_details"]["virtual_tokens"] == 3
+    with far.client.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+    pieces = [json.loads(line)["choices"][0]["text"] for line in lines[:-1]]
+    assert "".join(pieces) == meant.output
+
+
+def test_labels_come_by_constrained_decoding_and_probabilities_are_not_to_be_had(far: Far) -> None:
+    texts = ["a dog", "7"]
+    answer = far.client.post("/v1/completions", json={"model": "words", "prompt": texts, "n": 2})
+    assert answer.status_code == 200, answer.text
+    labels = [choice["text"] for choice in answer.json()["choices"]]
+    assert set(labels) <= {"animal", "metal", "number"}
+    assert labels[0] == labels[1]
+    assert far.fake.asked[-1]["structured_outputs"] == {"choice": [" animal", " metal", " number"]}
+    refused = far.client.post("/v1/classify", json={"model": "words", "input": texts})
+    assert refused.status_code == 501
+    assert refused.headers["x-should-retry"] == "false"
+    assert "/v1/completions" in refused.json()["error"]["message"]
+
+
+def test_keys_and_values_are_refused_with_the_way_out(far: Far) -> None:
+    for name in ("notes", "routing"):
+        answer = far.client.post("/v1/completions", json={"model": name, "prompt": "x"})
+        assert answer.status_code == 400
+        assert "tune --portable" in answer.json()["error"]["message"]
+    echo = far.client.post("/v1/completions", json={"model": "first", "prompt": "x", "raw": True, "echo": True})
+    assert (echo.status_code, echo.json()["error"]["code"]) == (400, "unsupported")
+
+
+def test_the_bare_base_is_asked_by_token_ids_with_logprobs(far: Far) -> None:
+    body = {"model": "base", "prompt": "abc", "max_tokens": 2, "logprobs": 1, "seed": 3, "stop": "zz", "top_k": 5, **GREEDY}
+    answer = far.client.post("/v1/completions", json={**body, "ignore_eos": True})
+    assert len(answer.json()["choices"][0]["logprobs"]["tokens"]) == 2
+    sent = far.fake.asked[-1]
+    assert sent["prompt"] == far.house.base.tokenize("abc")
+    assert (sent["seed"], sent["stop"], sent["top_k"], sent["max_tokens"]) == (3, ["zz"], 5, 2)
+
+
+def test_its_refusals_reach_the_client_as_what_they_mean(far: Far) -> None:
+    try:
+        for status, ours in ((400, 400), (503, 500)):
+            far.fake.fails = status
+            answer = far.client.post("/v1/completions", json={"model": "first", "prompt": "x"})
+            assert answer.status_code == ours
+        assert "it does not fit" not in answer.json()["error"]["message"]
+    finally:
+        far.fake.fails = 0
+
+
+def upstream(base: Base, *urls: str, queue: int = 8) -> Upstream:
+    return Upstream(base, urls, queue=queue, seconds=60.0)
+
+
+def test_a_server_that_is_gone_is_passed_over(folders: dict[str, Path], fakes: Callable[[Base], Fake], house: House) -> None:
+    fake = fakes(load_base(folders["llama"], dtype="float32"))
+    config = ServeConfig(engine="vllm", at=f"http://127.0.0.1:9,{fake.url}")
+    alone = load_embedding(folders["llama"])
+    service = Service(alone, house.root, upstream(alone, *config.urls), config, computes_here=False)
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        for _ in range(3):
+            assert client.post("/v1/completions", json={"model": "base", "prompt": "x", "max_tokens": 1}).status_code == 200
+    assert len(fake.asked) == 3
+
+
+def test_no_server_at_all_is_the_users_fault_at_the_start(folders: dict[str, Path]) -> None:
+    backend = upstream(load_embedding(folders["llama"]), "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="no vLLM server answers"):
+        backend.start()
+    backend.close(drain=False, timeout=1.0)
+
+
+def test_leaving_closes_the_connection_and_a_full_queue_is_429(
+    folders: dict[str, Path], fakes: Callable[[Base], Fake], house: House
+) -> None:
+    fake = fakes(load_base(folders["llama"], dtype="float32"))
+    fake.pace = 0.05
+    alone = load_embedding(folders["llama"])
+    config = ServeConfig(engine="vllm", at=fake.url, timeout=0.3)
+    backend = upstream(alone, fake.url, queue=1)
+    service = Service(alone, house.root, backend, config, computes_here=False)
+    body = {"model": "base", "prompt": "x", "max_tokens": 400, "ignore_eos": True}
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        assert client.post("/v1/completions", json={**body, "prompt": ["x", "y"]}).status_code == 429
+        while backend.load.running:
+            threading.Event().wait(0.02)
+        assert client.post("/v1/completions", json=body).status_code == 504
+        while backend.load.running or not fake.left:
+            threading.Event().wait(0.02)
+        assert client.post("/v1/completions", json={**body, "max_tokens": 1}).status_code == 200
+
+
+def test_the_settings_belong_together() -> None:
+    for wrong in ({"engine": "vllm"}, {"at": "http://x"}, {"engine": "vllm", "at": "x"}, {"engine": "other"}):
+        with pytest.raises(ConfigError, match=r"--at|engine"):
+            ServeConfig(**wrong)
