@@ -1,0 +1,384 @@
+"""A comparison of all methods on a toy base: fair, resumable, and a failing method is a cell that says why."""
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from epigraph.base import Base
+from epigraph.base.toy import toy_base
+from epigraph.compare import CompareConfig, Comparison, compare
+from epigraph.compare import session as sessions
+from epigraph.compare.asked import METHODS
+from epigraph.compare.cells import CellFolder
+from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_methods
+from epigraph.compare.general import general_text, loss_on
+from epigraph.compare.material import gather
+from epigraph.compare.measuring import unread
+from epigraph.compare.pace import Pace, duration
+from epigraph.compare.report import comparison_json, make_page
+from epigraph.compare.roster import make_methods
+from epigraph.compare.trained import check_memory
+from epigraph.compare.verdict import verdict
+from epigraph.engine import Engine
+from epigraph.engine.plain import stock_attention
+from epigraph.errors import ConfigError, Corrupt, DataError, Unsupported
+from epigraph.report import to_html, to_markdown
+from epigraph.tasks.row import Row, Split
+from epigraph.tasks.task import Task
+
+FAST = CompareConfig(seeds=2, curve="8", trials=2, epochs=2)
+
+
+def rows(count: int, seed: int, labels: Sequence[str] = ("animal", "metal")) -> list[Row]:
+    draw = random.Random(seed)
+    return [
+        Row(fields={"text": " ".join("aZ"[i % 2] * draw.randint(1, 6) for _ in range(3))}, target=labels[i % len(labels)])
+        for i in range(count)
+    ]
+
+
+def make_task(train: Sequence[Row], test: Sequence[Row]) -> Task:
+    made = Task.from_rows([row.fields["text"] for row in train], [row.target for row in train], instruction="Which?")
+    return replace(made, train=Split(rows=tuple(train)), test=Split(rows=tuple(test)))
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return toy_base(hidden=32, seed=1, context=1024)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return make_task(rows(40, 0), rows(24, 1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("comparison")
+
+
+@pytest.fixture(scope="module")
+def done(base: Base, task: Task, folder: Path) -> Comparison:
+    """All methods, two seeds, two points of the curve."""
+    return compare(base, task, FAST, folder=folder, hard_prompts=[("mine", "Text: {text}\nKind:")])
+
+
+def test_every_method_is_a_row_and_the_one_without_a_model_says_so(done: Comparison) -> None:
+    status = {result.name: result.status for result in done.results}
+    assert status == {
+        "hard-prompt:the task's instruction": "done",
+        "hard-prompt:mine": "done",
+        **{name: "cannot run" if name == "dspy" else "done" for name in METHODS if name != "hard-prompt"},
+    }
+    assert "no stronger model was named" in next(r.reason for r in done.results if r.name == "dspy")
+
+
+def test_the_object_has_what_the_contract_names(done: Comparison) -> None:
+    said = json.loads(json.dumps(comparison_json(done)))
+    assert said["verdict"]
+    assert said["rows"] == {"train": 40, "test": 24, "split": "test"}
+    for method in said["methods"]:
+        assert set(method) >= {"name", "scores", "cost", "settings", "status", "reason"}
+        if method["status"] == "done":
+            score = method["scores"]["accuracy"]
+            assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+            assert method["scores"]["rows"] == 24
+
+
+def test_costs_are_measured_and_mean_what_they_say(done: Comparison) -> None:
+    cost = {result.name: result.cost for result in done.done}
+    base_bytes = done.base_bytes
+    assert cost["kv"]["kept_bytes"] == 4 * cost["kv"]["kept_parameters"] == 4 * 2 * 2 * 2 * 8 * 8
+    assert cost["kv"]["added_tokens"] == 8
+    assert cost["full"]["bytes_of_tasks"]["100"] == 100 * cost["full"]["kept_bytes"]
+    assert cost["lora"]["bytes_of_tasks"]["100"] == base_bytes + 100 * cost["lora"]["kept_bytes"]
+    assert cost["full"]["flops"] > cost["kv"]["flops"] > cost["probe"]["flops"] > 0
+    assert cost["hard-prompt:mine"]["flops"] == 0  # it says itself where it stands: nothing is tried
+    assert cost["lora"]["added_tokens"] == cost["probe"]["added_tokens"] == 0
+    assert cost["few-shot-random"]["added_tokens"] > cost["hard-prompt:the task's instruction"]["added_tokens"] > 0
+    for one in cost.values():
+        assert one["seconds"] >= 0
+        assert one["peak_memory_bytes"] > 0
+        assert one["latency_seconds"] > 0
+        assert one["rows_a_second"] > 0
+        assert one["joules_source"].startswith(("measured", "estimated"))
+
+
+def test_only_methods_that_change_the_model_forget(done: Comparison) -> None:
+    forgetting = {result.name: result.forgetting for result in done.done if result.forgetting}
+    assert set(forgetting) == {"lora", "full"}
+    assert len({loss["before"] for loss in forgetting.values()}) == 1
+    assert all(loss["after"] != loss["before"] for loss in forgetting.values())
+
+
+def test_more_rows_make_the_curve_and_all_rows_end_it(done: Comparison) -> None:
+    curves = {result.name: [point[0] for point in result.curve] for result in done.done}
+    assert curves["kv"] == curves["lora"] == curves["few-shot-random"] == [8, 40]
+    assert curves["hard-prompt:mine"] == [40]
+
+
+def test_all_pairs_are_tested_and_corrected(done: Comparison) -> None:
+    count = len(done.done)
+    assert len(done.pairs) == count * (count - 1) // 2
+    for pair in done.pairs:
+        assert pair.p >= pair.difference.p
+        assert pair.mcnemar is not None
+        turned = done.pair(pair.second, pair.first)
+        assert turned.difference.value == -pair.difference.value
+        assert turned.difference.low <= turned.difference.value <= turned.difference.high
+
+
+def test_a_second_run_reads_every_finished_cell(
+    done: Comparison, base: Base, task: Task, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("a finished cell was run again")
+
+    monkeypatch.setattr(sessions, "run_cell", never)
+    methods = replace(FAST, methods=",".join(name for name in METHODS if name != "dspy"))
+    again = compare(base, task, methods, folder=folder, hard_prompts=[("mine", "Text: {text}\nKind:")])
+    assert [c for c in again.cells if c.done] == [c for c in done.cells if c.done]
+
+
+def test_other_rows_or_settings_are_other_cells(done: Comparison, base: Base, task: Task, folder: Path) -> None:
+    before = len(list(folder.rglob("*.json")))
+    probe = CompareConfig(methods="probe", seeds=1, curve="none", rows=30)
+    compare(base, task, probe, folder=folder)
+    compare(base, replace(task, test=Split(rows=task.test.rows[:20])), probe, folder=folder)  # type: ignore[union-attr]
+    assert len(list(folder.rglob("*.json"))) == before + 2
+
+
+def test_the_report_says_verdict_table_pictures_and_disagreements(done: Comparison) -> None:
+    page = make_page(done, "epigraph compare train.csv")
+    titles = [section.title for section in page.sections]
+    assert titles[0] == "What was found"
+    assert titles[-1] == "To run it again"
+    html, markdown = to_html(page), to_markdown(page)
+    assert html.count("<svg") == 2
+    for text in (html, markdown):
+        assert "full fine-tuning" in text
+        assert "epigraph compare train.csv" in text
+        assert "at most 8; 500 test rows" in text
+    assert not re.search(r"(src|href)=", html)
+
+
+def test_disagreements_are_rows_on_which_answers_differ(done: Comparison) -> None:
+    shown = shown_methods(done)
+    assert {r.method.family for r in shown} == {r.method.family for r in done.done}
+    for row in divided_rows(done, shown):
+        assert len(set(row.said)) > 1
+    labels = scores_by_label(done, shown)
+    assert {one.label for one in labels} == {"animal", "metal"}
+    assert [one.spread for one in labels] == sorted((one.spread for one in labels), reverse=True)
+
+
+def test_the_verdict_names_sizes_significance_and_forgetting(done: Comparison) -> None:
+    said = " ".join(verdict(done))
+    assert "Soft prompt `kv`" in said or "soft prompt `kv`" in said or "Soft prompt `token`" in said
+    assert "significant" in said
+    assert "loss on a general text from" in said
+    assert "Holm" in said
+
+
+def test_one_seed_is_noted(base: Base, task: Task, tmp_path: Path) -> None:
+    found = compare(base, task, CompareConfig(methods="probe", seeds=1, curve="none"), folder=tmp_path)
+    assert any("one seed" in warning for warning in found.warnings)
+    assert "training variance is not in it" in found.results[0].scores["interval"]
+
+
+def test_only_a_hard_prompt_has_a_verdict_too(base: Base, task: Task, tmp_path: Path) -> None:
+    found = compare(base, task, CompareConfig(methods="hard-prompt", curve="none"), folder=tmp_path)
+    assert verdict(found)[0].startswith("Only the hard prompt was run")
+    assert len(found.cells) == 1  # no seed changes it
+
+
+def test_generation_is_compared_too(base: Base, tmp_path: Path) -> None:
+    texts = [row.fields["text"] for row in rows(12, 0)]
+    task = Task.from_rows(texts, [t.upper()[:6] for t in texts], kind="generation", metric="bleu")
+    config = CompareConfig(methods="hard-prompt,probe,kv", seeds=1, trials=1, epochs=1, curve="none")
+    found = compare(base, task, config, folder=tmp_path)
+    status = {result.name: result.status for result in found.results}
+    assert status["probe"] == "cannot run"
+    assert status["kv"] == "done"
+    assert all(pair.mcnemar is None for pair in found.pairs)
+    assert "hard-prompt:generated" in status
+    assert make_page(found).sections
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_method_that_breaks_is_a_cell_with_a_reason(
+    base: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full fine-tuning without memory, and a fault of our own, leave all the others in the report."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000})())
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("epigraph.compare.trained.fit_probe", broken)
+    config = CompareConfig(methods="hard-prompt,probe,full", seeds=1, trials=1, epochs=1, curve="8")
+    found = compare(base, task, config, folder=tmp_path, engine=Engine(base, budget=1 << 30, folder=tmp_path / "frozen"))
+    reasons = {result.name: (result.status, result.reason) for result in found.results}
+    assert reasons["full"][0] == "cannot run"
+    assert "GB are free" in reasons["full"][1]
+    assert reasons["probe"][0] == "failed"
+    assert "a fault of Epigraph: ZeroDivisionError" in reasons["probe"][1]
+    assert list((tmp_path / "cells").glob("probe*.traceback"))
+    assert found.done[0].method.family == "hard"
+    assert "GB are free" in to_html(make_page(found))
+
+
+def test_a_cell_that_killed_its_process_is_named_once_and_tried_again(base: Base, task: Task, tmp_path: Path) -> None:
+    config = CompareConfig(methods="probe", seeds=1, curve="none")
+    compare(base, task, config, folder=tmp_path)
+    cell = next(path for path in (tmp_path / "cells").glob("probe*.json"))
+    cell.rename(cell.with_suffix(".begun"))
+    cut = compare(base, task, config, folder=tmp_path)
+    assert cut.results[0].status == "failed"
+    assert "the process ended in the middle" in cut.results[0].reason
+    assert compare(base, task, config, folder=tmp_path).results[0].done
+
+
+def test_an_interrupted_comparison_leaves_no_mark_and_goes_on(
+    base: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CompareConfig(methods="hard-prompt,probe", seeds=1, curve="none")
+    whole, count = sessions.run_cell, [0]
+
+    def stop_at_second(*given: Any) -> Any:
+        count[0] += 1
+        if count[0] == 2:
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    monkeypatch.setattr(sessions, "run_cell", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        compare(base, task, config, folder=tmp_path)
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 1
+    assert not list((tmp_path / "cells").glob("*.begun"))
+    assert all(result.done for result in compare(base, task, config, folder=tmp_path).results)
+    assert count[0] == 3
+
+
+def test_a_damaged_cell_is_named(base: Base, task: Task, tmp_path: Path) -> None:
+    config = CompareConfig(methods="probe", seeds=1, curve="none")
+    compare(base, task, config, folder=tmp_path)
+    next((tmp_path / "cells").glob("probe*.json")).write_text('{"content": {"rows": 3}}')
+    with pytest.raises(Corrupt, match="is no cell of a comparison"):
+        compare(base, task, config, folder=tmp_path)
+    assert CellFolder(tmp_path / "cells").read("nothing", "here") is None
+
+
+def test_overlap_and_unequal_labels_are_counted_and_warned() -> None:
+    train, test = rows(20, 0), [Row(fields={"text": f"new {n}"}, target=("animal", "metal")[n % 2]) for n in range(10)]
+    same = Row(fields={"text": f"  {train[0].fields['text'].upper()} "}, target="animal")
+    task = make_task(train, [*test[1::2], same, Row(fields={"text": "x"}, target="plant")])
+    said = " ".join(gather(task, rows=None, tests=None).warnings)
+    assert "1 of 7 test rows stand among the training rows" in said
+    assert "test labels that no training row has, their 1 rows count as wrong: plant" in said
+    untested = " ".join(gather(make_task(train, test[1::2]), rows=None, tests=None).warnings)
+    assert "labels that no test row has, nothing is said of them: animal" in untested
+
+
+def test_a_limit_leaves_cells_to_the_next_run(base: Base, task: Task, tmp_path: Path) -> None:
+    config = CompareConfig(methods="hard-prompt", seeds=1, curve="none", limit=1e-9)
+    found = compare(base, task, config, folder=tmp_path)
+    assert "the limit of 1e-09 minutes was reached" in found.results[0].reason
+    assert verdict(found) == ["No method could be run: see the reasons in the table."]
+    assert make_page(found).sections
+    assert compare(base, task, replace(config, limit=None), folder=tmp_path).results[0].done
+
+
+def test_few_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="usable rows; a comparison needs"):
+        gather(make_task(rows(3, 0), rows(3, 1)), rows=None, tests=None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"methods": " , "}, "no methods were asked"),
+        ({"curve": "8,many"}, "curve '8,many' was asked"),
+        ({"curve": "2"}, "the fewest are 4"),
+        ({"budget": -1.0}, "budget -1.0 was asked"),
+        ({"seeds": 0}, "seeds 0 was asked"),
+    ],
+)
+def test_what_cannot_be_asked(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CompareConfig(**asked)
+    with pytest.raises(ConfigError, match="settings nonsense are not known"):
+        CompareConfig.from_dict({"nonsense": 1})
+
+
+def test_an_unknown_method_is_named_with_its_neighbour(task: Task) -> None:
+    with pytest.raises(ConfigError, match="method 'loro' is not known"):
+        make_methods(CompareConfig(methods="kv,loro"), task)
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_longer_point_holds_every_shorter_one_and_the_test_is_the_same(task: Task) -> None:
+    material = gather(task, rows=None, tests=None)
+    parts = [material.part(n, seed=3) for n in (8, 16, 40)]
+    texts = [{id(row) for row in part.task.train.rows} for part in parts]
+    assert texts[0] < texts[1] < texts[2]
+    for part in parts:
+        assert {id(r) for r in part.train} | {id(r) for r in part.validation} == {id(r) for r in part.task.train.rows}
+        assert not {id(r) for r in part.train} & {id(r) for r in part.validation}
+        assert part.task.test is None
+
+
+def test_without_a_test_file_a_hold_out_is_split_off_once(task: Task) -> None:
+    material = gather(replace(task, test=None), rows=None, tests=None)
+    assert material.split == "holdout"
+    assert not {id(r) for r in material.test} & {id(r) for r in material.rest}
+    assert len(material.test) + len(material.rest) == 40
+
+
+def test_a_fit_starts_with_nothing_read(base: Base, tmp_path: Path) -> None:
+    engine = Engine(base, folder=tmp_path)
+    own = engine.store
+    with unread(engine):
+        assert engine.store is not own
+        assert len(engine.store) == 0
+    assert engine.store is own
+
+
+def test_the_general_text_is_scored_as_the_stock_model_scores_it(base: Base) -> None:
+    text = general_text()[:300]
+    Engine(base)
+    import torch
+
+    ids = torch.tensor([base.tokenize(text)])
+    with torch.no_grad(), stock_attention(base):
+        stock = float(base.model(input_ids=ids, labels=ids).loss)
+    assert loss_on(base, text) == pytest.approx(stock, abs=1e-4)
+    assert len(general_text().split()) > 600
+
+
+def test_memory_for_full_fine_tuning_is_checked_beforehand() -> None:
+    check_memory(1000)
+    with pytest.raises(Unsupported, match="million parameters takes about"):
+        check_memory(10**13)
+
+
+def test_the_pace_learns_from_cells_that_were_run() -> None:
+    pace = Pace([("a", 1.0), ("b", 1.0), ("a", 2.0), ("b", 3.0)])
+    pace.step(0, 10.0, known=True)
+    assert pace.left == "3 cells left"
+    pace.step(1, 5.0, known=False)
+    assert pace.seconds == 5.0 * 2 + 5.0 * 3
+    pace.step(3, 1.0, known=False)
+    assert pace.left == "all cells are done"
+    assert [duration(s) for s in (40.0, 720.0, 7500.0)] == ["40 s", "12 min", "2 h 5 min"]

@@ -1,0 +1,287 @@
+"""What a comparison found: for every method its mean score with an interval, its costs, its curve; and all pairs tested.
+
+interval     95%, rows and seeds resampled together; of one seed over the rows only
+pair         difference on the same rows; p = the larger of paired bootstrap and McNemar (where answers are right or
+             wrong), corrected over all pairs by Holm
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from epigraph.base import Base
+from epigraph.compare.asked import CompareConfig
+from epigraph.compare.cells import DONE, Cell
+from epigraph.compare.material import Material
+from epigraph.compare.method import Method
+from epigraph.errors import Unsupported
+from epigraph.metrics import matches, right
+from epigraph.metrics.paired import (
+    Difference,
+    Draws,
+    holm,
+    mcnemar_seeds,
+    resample,
+    row_metric,
+    seeded_difference,
+    seeded_interval,
+)
+
+ALPHA = 0.05
+ONE_SEED = "95%, over the test rows only: one seed, so that training variance is not in it"
+SEEDS = "95%, over test rows and {} seeds together"
+SHARES = ("accuracy", "exact_match")
+CURVE_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two methods on the same rows: second − first."""
+
+    first: str
+    second: str
+    difference: Difference
+    mcnemar: float | None
+    p: float
+    rows: int
+
+    @property
+    def significant(self) -> bool:
+        """After correction for all pairs."""
+        return self.p < ALPHA
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """As ``--json`` has it."""
+        said = asdict(self.difference)
+        p_bootstrap = said.pop("p")
+        tests = {"p_bootstrap": p_bootstrap, "p_mcnemar": self.mcnemar, "p_holm": self.p, "significant": self.significant}
+        return {"first": self.first, "second": self.second, "difference": said, **tests, "rows": self.rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One method's row of the table. ``curve`` has (rows, value, low, high, seeds), rising, all rows last."""
+
+    method: Method
+    status: str
+    reason: str
+    scores: Mapping[str, Any]
+    cost: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    reasons: Mapping[str, str]
+    curve: Sequence[tuple[int, float, float, float, int]]
+    forgetting: Mapping[str, float]
+    metric: str
+    cells: Sequence[Cell]
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.method.name
+
+    @property
+    def done(self) -> bool:
+        """Whether it has scores on all rows."""
+        return self.status == DONE
+
+    @property
+    def value(self) -> float:
+        """The mean of the task's metric on the test rows."""
+        return float(self.scores[self.metric]["value"])
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The contract's entry."""
+        points = [dict(zip(("rows", "value", "low", "high", "seeds"), point, strict=True)) for point in self.curve]
+        return {
+            "name": self.name,
+            "title": self.method.title,
+            "scores": dict(self.scores),
+            "cost": dict(self.cost),
+            "settings": dict(self.settings),
+            "status": self.status,
+            "reason": self.reason,
+            "reasons": dict(self.reasons),
+            "curve": points,
+            "forgetting": dict(self.forgetting),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All cells of a comparison, and what follows from them."""
+
+    material: Material
+    config: CompareConfig
+    methods: Sequence[Method]
+    cells: Sequence[Cell]
+    base: Base
+    base_bytes: int
+    seconds: float
+
+    @property
+    def metric(self) -> str:
+        """What is compared."""
+        return self.material.task.metric
+
+    @property
+    def every(self) -> int:
+        """All training rows."""
+        return len(self.material.rest)
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """One a method, in the order asked."""
+        return [self._result(method) for method in self.methods]
+
+    @cached_property
+    def done(self) -> list[Result]:
+        """Those with scores, best first."""
+        return sorted((r for r in self.results if r.done), key=lambda r: -r.value)
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every pair of methods that have scores, tested."""
+        raw = [self._pair(a, b) for a, b in combinations(self.done, 2)]
+        adjusted = holm([max(d.p, m if m is not None else 0.0) for _, _, d, m, _ in raw])
+        return [
+            Pair(first=a, second=b, difference=d, mcnemar=m, p=p, rows=n)
+            for (a, b, d, m, n), p in zip(raw, adjusted, strict=True)
+        ]
+
+    def pair(self, first: str, second: str) -> Pair:
+        """second − first."""
+        for pair in self.pairs:
+            if (pair.first, pair.second) == (first, second):
+                return pair
+            if (pair.second, pair.first) == (first, second):
+                d = pair.difference
+                turned = Difference(-d.value, -d.high, -d.low, d.p)
+                return Pair(first=first, second=second, difference=turned, mcnemar=pair.mcnemar, p=pair.p, rows=pair.rows)
+        raise KeyError(f"{first} and {second} were not compared")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing a score."""
+        found = list(self.material.warnings)
+        if self.config.seeds == 1:
+            found.append("one seed: the intervals cover the test rows; how much a training varies by chance is not in them")
+        return found
+
+    # ---- one method --------------------------------------------------------------------------------------------------
+
+    def _cells(self, method: Method, rows: int) -> list[Cell]:
+        return [cell for cell in self.cells if cell.method == method.name and cell.rows == rows]
+
+    def _result(self, method: Method) -> Result:
+        every = self._cells(method, self.every)
+        done = [cell for cell in every if cell.done]
+        first = done[0] if done else every[0] if every else Cell(method=method.name, rows=0, seed=0)
+        failed = next((cell for cell in every if not cell.done), None)
+        return Result(
+            method=method,
+            status=DONE if done else first.status,
+            reason=failed.reason if failed else "",
+            scores=self._scores(done) if done else {},
+            cost=self._cost(done),
+            settings=first.settings,
+            reasons=first.reasons,
+            curve=self._curve(method, done),
+            forgetting=_means([cell.forgetting for cell in done]),
+            metric=self.metric,
+            cells=done,
+        )
+
+    def _scores(self, done: Sequence[Cell]) -> dict[str, Any]:
+        """Of one seed its own scores; of several every metric with rows and seeds resampled together."""
+        own = dict(done[0].scores)
+        if len(done) == 1:
+            seeded = self.config.seeds > 1
+            own["interval"] = "95%, over the test rows: no seed changes this method" if seeded else ONE_SEED
+            return own
+        found = {}
+        for name, value in own.items():
+            if not isinstance(value, Mapping):
+                found[name] = value
+            elif (draws := self._draws(done, name)) is not None:
+                found[name] = asdict(seeded_interval(draws))
+        return found | {"interval": SEEDS.format(len(done)), "seeds": len(done)}
+
+    def _draws(self, done: Sequence[Cell], metric: str, rows: int | None = None, resamples: int = 4000) -> Draws | None:
+        """Resamples of the first ``rows`` test rows; None for metrics that need more than the answers."""
+        rows = rows or len(done[0].predicted)
+        truth, references = self._truth(rows), self._references(rows)
+        try:
+            metrics = [row_metric(metric, truth, cell.predicted[:rows], references) for cell in done]
+        except Unsupported:
+            return None
+        return resample(metrics, rows, resamples=resamples)
+
+    def _truth(self, rows: int) -> list[str]:
+        return [row.target or "" for row in self.material.test[:rows]]
+
+    def _references(self, rows: int) -> list[tuple[str, ...]]:
+        return [row.references or (row.target or "",) for row in self.material.test[:rows]]
+
+    def _cost(self, done: Sequence[Cell]) -> dict[str, Any]:
+        """Means of numbers over the seeds; what keeping many tasks takes."""
+        if not done:
+            return {}
+        found = dict(done[0].cost)
+        for name in ("seconds", "flops", "joules", "peak_memory_bytes"):
+            found[name] = round(statistics.fmean(cell.cost[name] for cell in done), 2)
+        shared = 0 if found["own_base"] else self.base_bytes
+        found["bytes_of_tasks"] = {str(k): shared + k * found["kept_bytes"] for k in (1, 10, 100, 1000)}
+        return found
+
+    def _curve(self, method: Method, done: Sequence[Cell]) -> list[tuple[int, float, float, float, int]]:
+        points = []
+        for rows in sorted({cell.rows for cell in self.cells if cell.method == method.name} - {self.every}):
+            some = [cell for cell in self._cells(method, rows) if cell.done]
+            draws = self._draws(some, self.metric, resamples=CURVE_RESAMPLES) if some else None
+            if draws is not None:
+                found = seeded_interval(draws)
+                points.append((rows, found.value, found.low, found.high, len(some)))
+        if done:
+            whole = self._scores(done)[self.metric]
+            points.append((self.every, whole["value"], whole["low"], whole["high"], len(done)))
+        return points
+
+    # ---- pairs -------------------------------------------------------------------------------------------------------
+
+    def _pair(self, a: Result, b: Result) -> tuple[str, str, Difference, float | None, int]:
+        rows = min(len(cell.predicted) for cell in (*a.cells, *b.cells))
+        draws = [self._paired_draws(one, rows) for one in (a, b)]
+        p = mcnemar_seeds(self._right(a, rows), self._right(b, rows)) if self.metric in SHARES else None
+        return a.name, b.name, seeded_difference(*draws), p, rows
+
+    def _paired_draws(self, one: Result, rows: int) -> Draws:
+        key = (one.name, rows)
+        if key not in self._kept_draws:
+            draws = self._draws(one.cells, self.metric, rows)
+            if draws is None:
+                raise Unsupported(f"metric {self.metric!r} cannot be compared row by row yet.")
+            self._kept_draws[key] = draws
+        return self._kept_draws[key]
+
+    @cached_property
+    def _kept_draws(self) -> dict[tuple[str, int], Draws]:
+        return {}
+
+    def _right(self, one: Result, rows: int) -> np.ndarray:
+        truth, references = self._truth(rows), self._references(rows)
+        if self.metric == "accuracy":
+            return np.stack([right(truth, cell.predicted[:rows]) for cell in one.cells])
+        return np.stack([matches(cell.predicted[:rows], references) for cell in one.cells])
+
+
+def _means(given: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every entry."""
+    names = given[0] if given else {}
+    return {name: statistics.fmean(one[name] for one in given) for name in names}

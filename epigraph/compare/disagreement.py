@@ -1,0 +1,88 @@
+"""Where methods differ: by label, and row by row.
+
+by label   recall, or F1, of every label under every method, the mean of its seeds
+by row     test rows on which the shown methods' answers (of the first seed) are not all the same, most divided first
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from epigraph.compare.comparison import Comparison, Result
+from epigraph.metrics import per_class
+
+MOST_ROWS, MOST_METHODS, MOST_TEXT = 20, 7, 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScores:
+    """F1 of one label under every method, in the order of ``methods``."""
+
+    label: str
+    rows: int
+    f1: Sequence[float]
+
+    @property
+    def spread(self) -> float:
+        """How far the methods lie apart."""
+        return max(self.f1) - min(self.f1) if self.f1 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DividedRow:
+    """A test row and what every shown method said."""
+
+    text: str
+    truth: str
+    said: Sequence[str]
+
+
+def scores_by_label(comparison: Comparison, methods: Sequence[Result]) -> list[LabelScores]:
+    """Labels of the test rows, those on which the methods differ most first."""
+    task, truth = comparison.material.task, [row.target or "" for row in comparison.material.test]
+    if not task.has_labels:
+        return []
+    f1: dict[str, list[float]] = {}
+    for result in methods:
+        means = Counter[str]()
+        for cell in result.cells:
+            for one in per_class(truth[: len(cell.predicted)], cell.predicted, list(task.labels)):
+                means[one.label] += one.f1 / len(result.cells)  # type: ignore[assignment]
+        for label in set(truth):
+            f1.setdefault(label, []).append(float(means[label]))
+    rows = Counter(truth)
+    found = [LabelScores(label=label, rows=rows[label], f1=scores) for label, scores in f1.items()]
+    return sorted(found, key=lambda one: (-one.spread, one.label))
+
+
+def divided_rows(comparison: Comparison, methods: Sequence[Result], most: int = MOST_ROWS) -> list[DividedRow]:
+    """Rows on which these methods do not all say the same."""
+    test, answers = comparison.material.test, [result.cells[0].predicted for result in methods]
+    found = []
+    for n in range(min(map(len, answers), default=0)):
+        said = [answer[n] for answer in answers]
+        if len(set(said)) > 1:
+            found.append((-len(set(said)), _evenness(said), n, said))
+    return [
+        DividedRow(text=_short(" | ".join(test[n].fields.values())), truth=_short(test[n].target or ""), said=said)
+        for _, _, n, said in sorted(found)[:most]
+    ]
+
+
+def shown_methods(comparison: Comparison) -> list[Result]:
+    """The best of every family first, then the others, at most seven."""
+    first = {result.method.family: result for result in reversed(comparison.done)}
+    chosen = [r for r in comparison.done if first[r.method.family] is r]
+    rest = [r for r in comparison.done if r not in chosen]
+    keep = {r.name for r in [*chosen, *rest][:MOST_METHODS]}
+    return [r for r in comparison.done if r.name in keep]
+
+
+def _evenness(said: Sequence[str]) -> int:
+    """The votes of the most frequent answer: the fewer, the more divided."""
+    return Counter(said).most_common(1)[0][1]
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}…"

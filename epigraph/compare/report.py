@@ -1,0 +1,268 @@
+"""The report of a comparison as a page: verdict, table, pictures, differences by label and row, how to run it again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from epigraph.compare.comparison import Comparison, Result
+from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_methods
+from epigraph.compare.measuring import TASKS_HELD
+from epigraph.compare.pace import duration
+from epigraph.compare.verdict import verdict
+from epigraph.report import Code, Figure, List, Page, Part, Point, Section, Series, Table, Text, draw_curves, draw_scatter
+from epigraph.report.numbers import bytes_text, change_text, count_text, interval_text, seconds_text, share_text
+
+NONE = "–"
+MOST_LABELS = 20
+
+
+def make_page(comparison: Comparison, command: str = "") -> Page:
+    """Everything that is known, the verdict first."""
+    task, said = comparison.material.task, verdict(comparison)
+    sections = [
+        Section(
+            title="What was found", parts=[List(items=said[1:]), *_notes(comparison)] if said[1:] else _notes(comparison)
+        ),
+        Section(title="All methods", parts=_table(comparison)),
+        Section(title="What each costs", parts=_costs(comparison)),
+        Section(title="Score against cost", parts=_scatter(comparison)),
+        Section(title="How many rows does it take?", parts=_curves(comparison)),
+        Section(title="Which differences are more than chance?", parts=_pairs(comparison)),
+        Section(title="Where methods differ", parts=_differences(comparison)),
+        Section(title="What was chosen", parts=_choices(comparison)),
+        Section(title="To run it again", parts=_again(comparison, command)),
+    ]
+    rows = f"{comparison.every:,} training rows, {len(comparison.material.test):,} {comparison.material.split} rows"
+    seeds = f"{comparison.config.seeds} seed{'s' if comparison.config.seeds > 1 else ''}"
+    return Page(
+        title=f"Which method for {task.name}?",
+        subtitle=f"{rows}, {seeds}, {comparison.metric}; base {comparison.base.name} in {comparison.base.precision.name}",
+        lead=said[:1],
+        sections=[section for section in sections if section.parts],
+    )
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """The contract's object."""
+    material, said = comparison.material, verdict(comparison)
+    return {
+        "verdict": said[0],
+        "findings": said[1:],
+        "methods": [result.json for result in comparison.results],
+        "pairs": [pair.json for pair in comparison.pairs],
+        "metric": comparison.metric,
+        "rows": {"train": comparison.every, "test": len(material.test), "split": material.split},
+        "base": {
+            "name": comparison.base.name,
+            "fingerprint": comparison.base.fingerprint,
+            "dtype": comparison.base.precision.name,
+            "bytes": comparison.base_bytes,
+        },
+        "settings": comparison.config.to_dict(),
+        "seconds": round(comparison.seconds, 1),
+        "warnings": comparison.warnings,
+    }
+
+
+def _notes(comparison: Comparison) -> list[Part]:
+    return [Text(text=warning, note=True) for warning in comparison.warnings]
+
+
+def _table(comparison: Comparison) -> list[Part]:
+    order = [*comparison.done, *(r for r in comparison.results if not r.done)]
+    rows = [_row(result) for result in order]
+    majority = next((r.scores["majority"] for r in comparison.done if "majority" in r.scores), None)
+    if majority is not None:
+        rows.append(["always the most frequent label", share_text(majority), *[NONE] * 5])
+    columns = [
+        "method",
+        f"{comparison.metric} [95%]",
+        "training",
+        "trained numbers",
+        "kept a task",
+        "tokens added",
+        "one request",
+    ]
+    parts: list[Part] = [Table(columns=columns, rows=rows, marked=[0] if comparison.done else [])]
+    reasons = [f"{r.method.title}: {r.status}: {r.reason}" for r in order if r.reason]
+    if reasons:
+        parts += [Text(text="Not run, or not for every seed:"), List(items=reasons)]
+    interval = next((str(r.scores["interval"]) for r in comparison.done if r.scores.get("seeds")), "")
+    interval = interval or next((str(r.scores["interval"]) for r in comparison.done), "")
+    return [*parts, Text(text=f"Intervals: {interval}.", note=True)] if interval else parts
+
+
+def _row(result: Result) -> list[str]:
+    if not result.done:
+        return [result.method.title, result.status, *[NONE] * 5]
+    score, cost = result.scores[result.metric], result.cost
+    return [
+        result.method.title,
+        interval_text(score["value"], score["low"], score["high"]),
+        seconds_text(float(cost["seconds"])),
+        count_text(float(cost["trained_parameters"])) if cost["trained_parameters"] else "0",
+        bytes_text(float(cost["kept_bytes"])),
+        str(cost["added_tokens"]),
+        seconds_text(float(cost["latency_seconds"])) if "latency_seconds" in cost else NONE,
+    ]
+
+
+def _costs(comparison: Comparison) -> list[Part]:
+    if not comparison.done:
+        return []
+    rows = []
+    for result in comparison.done:
+        cost = result.cost
+        loss = result.forgetting
+        rows.append(
+            [
+                result.method.title,
+                count_text(float(cost["flops"])),
+                f"{cost['joules']:,.0f} J",
+                bytes_text(float(cost["peak_memory_bytes"])),
+                count_text(float(cost["kept_parameters"])),
+                bytes_text(float(cost["held_bytes"])),
+                f"{cost['rows_a_second']:.1f}" if "rows_a_second" in cost else NONE,
+                f"{loss['before']:.3f} → {loss['after']:.3f}" if loss else "unchanged",
+            ]
+        )
+    columns = ["method", "FLOPs", "energy", "peak memory", "kept numbers", "held a task", "rows a second", "general text"]
+    source = str(comparison.done[0].cost["joules_source"])
+    explained = (
+        "FLOPs are counted: all products of training, choosing and validation, and of reading the texts. Energy: "
+        f"{source}. Peak memory: the process's own pages during training, with the base's weights. Held: what a task takes "
+        "in memory to answer at once, beside the base. General text: the model's loss in nats a token before and after. "
+        "A request: the median of five texts that were never read before."
+    )
+    held = [
+        [r.method.title, *(bytes_text(float(r.cost["bytes_of_tasks"][str(k)])) for k in TASKS_HELD)] for r in comparison.done
+    ]
+    tasks = [f"{k:,} task{'s' if k > 1 else ''}" for k in TASKS_HELD]
+    return [
+        Table(columns=columns, rows=rows),
+        Text(text=explained, note=True),
+        Table(columns=["method", *tasks], rows=held, caption="Bytes of many tasks kept side by side, the base among them"),
+    ]
+
+
+def _scatter(comparison: Comparison) -> list[Part]:
+    if len(comparison.done) < 2:
+        return []
+    series = [
+        Series(name=r.name, points=[_point(float(r.cost["flops"]), r)], number=_number(comparison, r))
+        for r in comparison.done
+    ]
+    svg = draw_scatter(series, x_name="training, counted FLOPs", y_name=comparison.metric)
+    caption = "Higher is better, farther left is cheaper; bars are 95% intervals."
+    return [Figure(svg=svg, caption=caption)]
+
+
+def _point(x: float, result: Result) -> Point:
+    score = result.scores[result.metric]
+    return Point(x=x, y=score["value"], low=score["low"], high=score["high"])
+
+
+def _curves(comparison: Comparison) -> list[Part]:
+    series = []
+    for result in comparison.results:
+        points = [Point(x=float(n), y=value, low=low, high=high) for n, value, low, high, _ in result.curve]
+        if len(points) > 1 or (points and not result.method.curved):
+            series.append(Series(name=result.name, points=points, number=_number(comparison, result)))
+    if not any(len(one.points) > 1 for one in series):
+        return []
+    ticks = sorted({p.x for one in series for p in one.points})
+    svg = draw_curves(series, x_name="labelled rows, validation among them", y_name=comparison.metric, ticks=ticks)
+    seeds = comparison.config.curve_seeds
+    caption = (
+        f"Points below all rows are of {seeds} seed{'s' if seeds > 1 else ''}; dashed: methods that more rows do not change. "
+        "Few rows are the first of the rows that longer points hold."
+    )
+    table = [
+        [one.name, *(next((share_text(p.y) for p in one.points if p.x == tick), NONE) for tick in ticks)] for one in series
+    ]
+    columns = ["rows", *(f"{tick:,.0f}" for tick in ticks)]
+    return [Figure(svg=svg, caption=caption), Table(columns=columns, rows=table)]
+
+
+def _pairs(comparison: Comparison) -> list[Part]:
+    if not comparison.pairs:
+        return []
+    titles = {r.name: r.method.title for r in shown_methods(comparison)}
+    pairs = [pair for pair in comparison.pairs if pair.first in titles and pair.second in titles]
+    rows = []
+    for pair in sorted(pairs, key=lambda p: (not p.significant, p.p)):
+        d = pair.difference
+        rows.append(
+            [
+                f"{titles[pair.first]} over {titles[pair.second]}",
+                change_text(-d.value),
+                f"{change_text(-d.high)} to {change_text(-d.low)}",
+                f"{pair.p:.4f}",
+                "yes" if pair.significant else "no",
+                str(pair.rows),
+            ]
+        )
+    columns = ["pair", "points", "95%", "p (Holm)", "significant", "rows"]
+    note = (
+        "Both methods on the same test rows, rows and seeds resampled together (4,000 times); where answers are right or wrong, "
+        "McNemar's exact test as well (of several seeds twice the median), and the larger p of the two. Holm's correction is "
+        f"over all {len(comparison.pairs)} pairs; those of the best method of every family are shown, result.json has all."
+    )
+    return [Table(columns=columns, rows=rows), Text(text=note, note=True)]
+
+
+def _differences(comparison: Comparison) -> list[Part]:
+    shown = shown_methods(comparison)
+    if len(shown) < 2:
+        return []
+    parts: list[Part] = []
+    titles = [r.name for r in shown]
+    labels = scores_by_label(comparison, shown)
+    if labels:
+        rows = [[one.label, str(one.rows), *(share_text(f1) for f1 in one.f1)] for one in labels[:MOST_LABELS]]
+        more = f", the {MOST_LABELS} of {len(labels)} labels that differ most" if len(labels) > MOST_LABELS else ""
+        parts.append(
+            Table(columns=["label", "rows", *titles], rows=rows, caption=f"F1 by label, the mean of all seeds{more}")
+        )
+    divided = divided_rows(comparison, shown)
+    if divided:
+        rows = [[one.text, one.truth, *one.said] for one in divided]
+        caption = "Test rows on which these methods disagree most (first seed)"
+        parts.append(Table(columns=["row", "truth", *titles], rows=rows, caption=caption))
+    return parts
+
+
+def _choices(comparison: Comparison) -> list[Part]:
+    """Settings and reasons of every method, of its first seed on all rows."""
+    parts: list[Part] = []
+    for result in comparison.done:
+        said = [
+            f"{name}: {_brief(value)}" for name, value in result.settings.items() if not isinstance(value, Mapping) or value
+        ]
+        why = [f"{name}: {reason}" for name, reason in result.reasons.items()]
+        if said or why:
+            parts += [Text(text=result.method.title), List(items=[*said, *(f"why {line}" for line in why)])]
+    return parts
+
+
+def _brief(value: object, most: int = 300) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _again(comparison: Comparison, command: str) -> list[Part]:
+    from epigraph.library.card import package_version
+
+    task, material, base = comparison.material.task, comparison.material, comparison.base
+    facts = [
+        f"epigraph {package_version()}; base {base.name}, fingerprint {base.fingerprint[:16]}, {base.precision.name} "
+        f"on {base.device.type}",
+        f"training data {task.train.source or 'given as rows'}; test rows: {material.split}",
+        "settings: " + ", ".join(f"{name} {value}" for name, value in comparison.config.to_dict().items() if value != ""),
+        f"this run took {duration(comparison.seconds)}; cells that were finished before were read",
+    ]
+    parts: list[Part] = [List(items=facts)]
+    return [Code(text=command), *parts] if command else parts
+
+
+def _number(comparison: Comparison, result: Result) -> int:
+    return [r.name for r in comparison.results].index(result.name)

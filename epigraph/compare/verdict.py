@@ -1,0 +1,150 @@
+"""The verdict in words: what to take, what it gives up against the best, what it costs; only differences that were tested.
+
+"not significant" says that the rows and seeds at hand cannot tell the two apart, not that they are equal.
+"""
+
+from collections.abc import Sequence
+
+from epigraph.compare.comparison import Comparison, Pair, Result
+from epigraph.report.numbers import bytes_text, change_text, percent_points, share_text, times_text
+
+WORDS = ("hard", "few-shot", "optimised")
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Sentences, the most important first."""
+    done = comparison.done
+    if not done:
+        return ["No method could be run: see the reasons in the table."]
+    found = [_first(comparison)]
+    best_soft = _best(done, "soft")
+    if best_soft is not None:
+        rivals = [r for r in done if r.method.family == "weights"]
+        found += [_against(comparison, best_soft, rival) for rival in rivals]
+        for family in ("hard", "few-shot", "optimised", "probe"):
+            if (other := _best(done, family)) is not None:
+                found.append(_against(comparison, best_soft, other))
+        found += _curve(comparison, best_soft)
+    found += _forgetting(done)
+    found += [f"{r.method.title}: {r.status}: {r.reason}" for r in comparison.results if not r.done]
+    if len(done) > 1:
+        count = len(comparison.pairs)
+        found.append(
+            f"{count} pairs of methods were tested on the same rows; differences called significant are so at 5% after "
+            "Holm's correction for all of them."
+        )
+    return found
+
+
+def _first(comparison: Comparison) -> str:
+    """What to take."""
+    done, hard = comparison.done, _best(comparison.done, "hard")
+    best = done[0]
+    if hard is not None:
+        better = [r for r in done if r is not hard and _beats(comparison, r, hard)]
+        if not better:
+            if len(done) == 1:
+                return f"Only the hard prompt was run: {comparison.metric} {share_text(hard.value)}."
+            return _none_better(comparison, best, hard)
+    tied = [r for r in done if r is best or not comparison.pair(r.name, best.name).significant]
+    if hard is not None:
+        tied = [r for r in tied if r is hard or _beats(comparison, r, hard)] or tied
+    taken = min(tied, key=lambda r: (r.cost["flops"], r.cost["seconds"]))
+    said = f"Take {_named(taken)}: {comparison.metric} {share_text(taken.value)}"
+    if taken is best:
+        others = [r for r in tied if r is not taken]
+        if others:
+            return f"{said}, the best, and the cheapest to make of the {len(tied)} that cannot be told apart from it."
+        return f"{said}, significantly better than every other method." if len(done) > 1 else f"{said}."
+    gap = percent_points(best.value - taken.value)
+    return f"{said}. {_capital(_named(best))} scored {gap} more, not significant, and is {_times(taken, best)} to make."
+
+
+def _none_better(comparison: Comparison, best: Result, hard: Result) -> str:
+    """That the hard prompt was not beaten, and whether the rows at hand could have told."""
+    said = f"No method beats the hard prompt ({comparison.metric} {share_text(hard.value)})"
+    if best is hard or best.value <= hard.value:
+        return f"{said}: nothing needs to be trained."
+    gap, rows = percent_points(best.value - hard.value), len(comparison.material.test)
+    return f"{said} by more than chance: the best, {_named(best)}, is {gap} over it on {rows} test rows, not significant."
+
+
+def _against(comparison: Comparison, soft: Result, other: Result) -> str:
+    """The issue's sentence: by how much, whether it is significant, and what the difference costs."""
+    pair = comparison.pair(other.name, soft.name)
+    gap, where = pair.difference.value, "over" if pair.difference.value > 0 else "under"
+    if abs(gap) < 5e-4:
+        said = f"{_capital(_named(soft))} scores the same as {_named(other)}"
+    else:
+        said = f"{_capital(_named(soft))} is {percent_points(abs(gap))} {where} {_named(other)}"
+    rows = f" on the {pair.rows} rows that both were scored on" if pair.rows < len(comparison.material.test) else ""
+    return f"{said}{rows}, {_significance(pair)}{_cheaper(soft, other)}."
+
+
+def _significance(pair: Pair) -> str:
+    low, high = (change_text(bound) for bound in (pair.difference.low, pair.difference.high))
+    return f"{'significant' if pair.significant else 'not significant'} (95%: {low} to {high})"
+
+
+def _cheaper(soft: Result, other: Result) -> str:
+    """How many times cheaper in training, by seconds and by counted FLOPs; only where the other is trained as well."""
+    if other.method.family in WORDS or other.method.family == "probe":
+        more = soft.cost["added_tokens"] - other.cost["added_tokens"]
+        tokens = f"{abs(more)} {'more' if more > 0 else 'fewer'} tokens a request" if more else "as many tokens a request"
+        return f"; it adds {tokens}"
+    seconds, flops = (
+        other.cost["seconds"] / max(soft.cost["seconds"], 0.01),
+        other.cost["flops"] / max(soft.cost["flops"], 1),
+    )
+    if seconds >= 1:
+        return f"; {times_text(seconds)} cheaper to train (seconds; {times_text(flops)} by counted FLOPs)"
+    return f"; {times_text(1 / seconds)} dearer to train (seconds; {times_text(1 / flops)} by counted FLOPs)"
+
+
+def _curve(comparison: Comparison, soft: Result) -> list[str]:
+    """Where the soft prompt starts to pay against the best words, read off the curve."""
+    hard = _best(comparison.done, "hard")
+    if hard is None or len(soft.curve) < 2:
+        return []
+    over = [rows for rows, value, *_ in soft.curve if value > hard.value]
+    stays = next((n for n in over if all(v > hard.value for r, v, *_ in soft.curve if r >= n)), None)
+    if stays is None:
+        return [f"On the data curve {_named(soft)} never stays above the hard prompt."]
+    return [f"On the data curve {_named(soft)} lies above the hard prompt from {stays} rows on (read off, not tested)."]
+
+
+def _forgetting(done: Sequence[Result]) -> list[str]:
+    found = []
+    for result in done:
+        if "after" in result.forgetting:
+            before, after = result.forgetting["before"], result.forgetting["after"]
+            word = "raised" if after > before else "lowered"
+            found.append(
+                f"{_capital(result.method.title)} {word} the model's loss on a general text from {before:.3f} to "
+                f"{after:.3f} nats a token; prompts leave the model as it is."
+            )
+    return found
+
+
+def _best(done: Sequence[Result], family: str) -> Result | None:
+    return next((r for r in done if r.method.family == family), None)
+
+
+def _beats(comparison: Comparison, result: Result, other: Result) -> bool:
+    pair = comparison.pair(other.name, result.name)
+    return pair.significant and pair.difference.value > 0
+
+
+def _named(result: Result) -> str:
+    size = float(result.cost["kept_bytes"])
+    trained = result.method.family in ("soft", "weights", "probe")
+    return f"{result.method.title} ({bytes_text(size)})" if trained else result.method.title
+
+
+def _times(cheap: Result, dear: Result) -> str:
+    ratio = dear.cost["seconds"] / max(cheap.cost["seconds"], 0.01)
+    return f"{times_text(ratio)} dearer" if ratio >= 1 else f"{times_text(1 / ratio)} cheaper"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
