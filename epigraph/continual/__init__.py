@@ -1,0 +1,1 @@
+"""Tasks learned one after another: what is kept of the earlier ones, measured in three scenarios. Entry: ``sequence.run``."""

@@ -1,0 +1,179 @@
+"""Tasks one after another, from the command line: three scenarios, nothing forgotten, interrupted and gone on with, bad input."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epigraph.continual import sequence
+from epigraph.library import Library
+
+QUICK = ["--epochs", "1", "--batch", "4", "--rate", "0.3", "--length", "2"]
+SWAPS = ({}, {"a": "x", "Z": "Y"}, {"a": "n", "Z": "M"})
+LABELS = (("animal", "metal"), ("low", "metal"), ("odd", "even"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, toy_rows: Any, write_csv: Any) -> list[Path]:
+    """Three tasks of other letters; the first two share a label."""
+    home = tmp_path_factory.mktemp("tasks")
+    found = []
+    for name, swaps, labels in zip(("one", "two", "three"), SWAPS, LABELS, strict=True):
+        rows = [(_swapped(text, swaps), label) for text, label in toy_rows(24, labels=labels)]
+        found.append(write_csv(home / f"{name}.csv", rows))
+    return found
+
+
+def _swapped(text: str, swaps: dict[str, str]) -> str:
+    return "".join(swaps.get(letter, letter) for letter in text)
+
+
+def folder_of(answer: Any) -> Path:
+    return Path(answer.json["sequence"])
+
+
+def test_the_whole_way(cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path) -> None:
+    """Two tasks by three methods; a third later, without the data of the first; auto answers from what was stored."""
+    mine = [Path(shutil.copy(file, tmp_path / file.name)) for file in files]
+    methods = ["--methods", "separate,progressive,pool"]
+    answer = cli("continual", *mine[:2], *methods, *toy_flags, *QUICK, "--json", "--report", "r.html")
+    assert answer.code == 0, answer.err
+    found = answer.json
+    assert found["order"] == ["one", "two"]
+    assert found["labels"] == {"union": 3, "shared": {"metal": ["one", "two"]}, "distinct": False}
+    for method in found["methods"]:
+        assert set(method["scenarios"]) == {"known", "inferred", "union"}
+        if method["name"] != "pool":
+            assert method["scenarios"]["known"]["forgetting"] == 0.0
+    assert found["scenarios"] == found["methods"][0]["scenarios"]
+    growth = {one["name"]: [step["inference_tokens"] for step in one["growth"]] for one in found["methods"]}
+    assert growth == {"separate": [2, 2], "progressive": [2, 4], "pool": [2, 2]}
+    assert "<svg" in Path("r.html").read_text()
+
+    kept = {path: path.read_bytes() for path in folder_of(answer).rglob("prompt/*")}
+    mine[0].unlink()
+    later = cli("continual", mine[2], "--resume", folder_of(answer), "--json")
+    assert later.code == 0, later.err
+    assert "the data of task one is gone" in later.err
+    known = later.json["scenarios"]["known"]["matrix"]
+    assert len(known) == 3
+    assert known[2][1] == known[1][1]
+    assert later.json["scenarios"]["union"]["matrix"][2][0] is None
+    assert later.json["prompts"] == ["one@1", "two@1", "three@1"]
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+    routed = cli("predict", "auto", "xx xxx x", "n nn nnnn", "--min-route", "0", "--json", *toy_flags)
+    assert [line["prompt"] for line in routed.lines] == ["two", "three"]
+    assert all(0 <= line["route"]["confidence"] <= 1 for line in routed.lines)
+    nobody = cli("predict", "auto", "something else entirely, and longer", "--min-route", "0.9", "--json", *toy_flags).lines[
+        0
+    ]
+    assert (nobody["prompt"], nobody["label"], nobody["abstained"]) == ("", None, True)
+    alone = cli("predict", "auto", "something else", "--min-route", "1", "--otherwise", "base", "--json", *toy_flags).lines[
+        0
+    ]
+    assert alone["prompt"] == "base"
+    assert "output" in alone
+    assert cli("library", "verify").code == 0
+
+
+def test_a_pool_is_stored_whole_and_answers_by_its_name(cli: Any, toy_flags: list[str], files: list[Path]) -> None:
+    flags = [*toy_flags, *QUICK, "--name", "all", "--methods", "pool,sequential,replay,joint", "--distinct-labels"]
+    answer = cli("continual", *files[:2], *flags, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["labels"]["union"] == 4
+    joint = next(one for one in answer.json["methods"] if one["name"] == "joint")
+    assert joint["scenarios"]["known"]["matrix"][0] == [None, None]
+    assert joint["scenarios"]["known"]["forgetting"] is None
+    assert answer.json["prompts"] == ["all@1", "all@2"]
+    assert Library(Path("library")).card("all").form == "Dependent"
+    (line,) = cli("predict", "all", "aa aaa a", "--json", *toy_flags).lines
+    assert set(line["probabilities"]) == {"animal", "metal", "low"}
+    refused = cli("tune", files[0], "--from", "all", "--name", "new", *toy_flags)
+    assert refused.code == 2
+    assert "needs a prompt whose vectors are the same for every text" in refused.err
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_weights_are_carried_from_task_to_task(cli: Any, toy_flags: list[str], files: list[Path], method: str) -> None:
+    answer = cli("continual", *files[:2], *toy_flags, *QUICK, "--methods", method, "--json")
+    assert answer.code == 0, answer.err
+    assert len(answer.json["scenarios"]["union"]["matrix"]) == 2
+    assert answer.json["prompts"] == []
+    weights = list(folder_of(answer).rglob("weights.safetensors"))
+    assert [file.parent.name for file in weights] == ["1-two"]
+    later = cli("continual", files[2], "--resume", folder_of(answer), "--json")
+    assert later.code == 0, later.err
+    assert len(later.json["order"]) == 3
+
+
+def test_an_interrupted_sequence_goes_on_in_the_task_it_was_in(
+    cli: Any, toy_flags: list[str], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*toy_flags, *QUICK, "--json"]
+    whole = cli("continual", *files[:2], *flags, "--library", "other").json
+    learned = sequence.PromptEach.learn
+
+    def stop_in_the_second(self: Any, t: int) -> None:
+        def listen(moment: Any) -> None:
+            if moment.step == 3:
+                raise KeyboardInterrupt
+
+        if t == 1:
+            self.world.listener = listen
+        learned(self, t)
+
+    monkeypatch.setattr(sequence.PromptEach, "learn", stop_in_the_second)
+    answer = cli("continual", *files[:2], *flags)
+    assert answer.code == 130
+    assert "go on with: epigraph continual --resume" in answer.err
+    monkeypatch.undo()
+    folder = Path(answer.json["error"]["hint"].split("--resume ")[1].split(" --library")[0])
+    first = {path: path.stat().st_mtime_ns for path in (folder / "separate" / "0-one").rglob("*") if path.is_file()}
+    later = cli("continual", "--resume", folder, "--library", answer.json["error"]["hint"].split("--library ")[1], "--json")
+    assert later.code == 0, later.err
+    assert later.json["scenarios"] == whole["scenarios"]
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert len(list((folder / "separate" / "1-two" / "runs").iterdir())) == 1
+
+
+def test_bad_input_ends_with_one_line_and_nothing_written(
+    cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path, other_folder: Path, write_csv: Any, toy_rows: Any
+) -> None:
+    (tmp_path / "sub").mkdir()
+    same = Path(shutil.copy(files[1], tmp_path / "sub" / files[0].name))
+    other = write_csv(tmp_path / "pairs.csv", toy_rows(20), ("message", "label"))
+    pairs = tmp_path / "pairs.toml"
+    pairs.write_text('template = "{message}{prompt}:"\n[data]\ntrain = "pairs.csv"\n[columns]\nmessage = "message"\n')
+    written = write_csv(tmp_path / "said.csv", [(t, t) for t, _ in toy_rows(20)], ("input", "output"))
+    assert other.exists()
+    cases: list[tuple[list[Any], str]] = [
+        ([files[0], same], "two tasks are called 'one'"),
+        ([files[0], pairs], "task 'pairs' has the columns message; the sequence"),
+        ([files[0]], "a sequence of 1 task was asked"),
+        ([files[0], written], "a sequence is measured by accuracy"),
+        ([*files[:2], "--methods", "magic"], "method magic is not known"),
+        ([*files[:2], "--kind", "pool"], "kind 'pool' was asked for a sequence"),
+        ([*files[:2], "--resume", tmp_path], "is no sequence of tasks"),
+    ]
+    for arguments, message in cases:
+        answer = cli("continual", *arguments, *toy_flags, *QUICK)
+        assert (answer.code, message in answer.err) == (2, True), answer.err
+        assert len(answer.err.strip().splitlines()) == 1
+    assert not Path("library").exists()
+
+
+def test_a_sequence_stays_on_its_base(
+    cli: Any, toy_folder: Path, other_folder: Path, files: list[Path], tmp_path: Path
+) -> None:
+    """The folder of the base was replaced by another base's: its pool would mean nothing."""
+    mine = Path(shutil.copytree(toy_folder, tmp_path / "base"))
+    flags = ["--base", str(mine), "--dtype", "float32", *QUICK, "--methods", "pool", "--json"]
+    answer = cli("continual", *files[:2], *flags)
+    assert answer.code == 0, answer.err
+    shutil.rmtree(mine)
+    shutil.copytree(other_folder, mine)
+    refused = cli("continual", files[2], "--resume", folder_of(answer))
+    assert refused.code == 2
+    assert "was begun on a base of fingerprint" in refused.err
