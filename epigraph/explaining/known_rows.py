@@ -1,0 +1,55 @@
+"""The rows that a prompt's own run remembers: where no file is given, the ones it was scored on are looked for.
+
+A run folder names its data file and the hash of every part. The rows are taken only where these hashes still hold, and are divided
+as they were, so that those to measure on are again rows that no choice has seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from epigraph.config import TuneConfig
+from epigraph.errors import EpigraphError
+from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
+from epigraph.tuning.data import divide
+from epigraph.tuning.run import DESCRIPTION, Run, rows_hash
+
+FEW = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownRows:
+    """Rows to measure on, what they are, and the training rows."""
+
+    rows: Sequence[Row]
+    source: str
+    train: Sequence[Row]
+
+
+def find_rows(runs: Path, reference: str) -> KnownRows | None:
+    """The rows of the run that ended in this prompt; None where there is no such run, or its file is gone or changed."""
+    for folder in sorted(runs.glob("*/"), reverse=True):
+        if not (folder / DESCRIPTION).is_file() or Run(folder).stored_as != reference:
+            continue
+        try:
+            return _rows_of(Run(folder))
+        except (EpigraphError, OSError, KeyError):
+            return None
+    return None
+
+
+def _rows_of(run: Run) -> KnownRows | None:
+    noted = run.description
+    source, test, template, kind = (str(one) or None for one in noted["data"]["source"])
+    if source is None:
+        return None
+    task = Task.from_file(source, test=test, template=template, kind=kind)
+    for part, split in (("train", task.train), ("test", task.test)):
+        if split is not None and rows_hash(split.rows)[:16] not in noted["data"].get(part, ""):
+            return None
+    parts = divide(task, TuneConfig.from_dict(noted["config"]))
+    rows, said = list(parts.final), f"the {parts.split} of {Path(source).name}"
+    if len(rows) < FEW and parts.validation is not parts.final:
+        rows, said = [*rows, *parts.validation], f"{said} and the rows it was chosen on"
+    return KnownRows(rows=rows, source=said, train=parts.train)

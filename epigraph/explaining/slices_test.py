@@ -1,0 +1,59 @@
+"""Planted weak slices and unequal groups are found with their intervals; chance is not called sure."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from epigraph.explaining.cautions import find_cautions
+from epigraph.explaining.slices import difference, fisher, measure_groups, measure_slices
+from epigraph.explaining.toys_test import toy_case, toy_rows
+from epigraph.tasks.row import Row
+
+
+def test_a_word_whose_rows_are_all_wrong_is_the_worst_slice() -> None:
+    case = toy_case(rows=toy_rows(80))
+    other = {"good": "bad", "bad": "good"}
+    rows = [
+        Row(fields=r.fields, target=other[a] if "zebra" in r.fields["text"] else a)
+        for r, a in zip(case.rows, case.answers, strict=True)
+    ]
+    found = measure_slices(replace(case, rows=rows))
+    (zebra,) = [s for s in found.worst if s.what == "the word 'zebra'"]
+    assert zebra.sure
+    assert zebra.p == min(s.p for s in found.worst)
+    assert zebra.accuracy.value == 0
+    assert zebra.gap.value == -1
+    (caution,) = find_cautions(slices=found)
+    assert "'zebra'" in caution.text
+
+
+def test_where_all_is_right_no_slice_is_worse() -> None:
+    case = toy_case(rows=toy_rows(40))
+    rows = [Row(fields=r.fields, target=a) for r, a in zip(case.rows, case.answers, strict=True)]
+    assert measure_slices(replace(case, rows=rows)).worst == ()
+
+
+def test_groups_are_compared_with_all_others_and_with_what_is_due() -> None:
+    case = toy_case(rows=toy_rows(60))
+    groups = {"sex": list(case.answers)}
+    fair = [Row(fields=r.fields, target=a) for r, a in zip(case.rows, case.answers, strict=True)]
+    due = measure_groups(replace(case, rows=fair, groups=groups))
+    for group in due.groups:
+        own = next(r for r in group.rates if r.label == group.value)
+        assert own.rate.value == 1
+        assert own.difference.value == own.due == 1
+    assert not find_cautions(groups=due)
+    unknown = [Row(fields=r.fields) for r in case.rows]
+    undue = measure_groups(replace(case, rows=unknown, groups=groups))
+    assert all(g.accuracy is None for g in undue.groups)
+    if undue.groups:
+        assert "Where sex is" in find_cautions(groups=undue)[0].text
+
+
+def test_differences_have_newcombes_interval() -> None:
+    """Newcombe 1998, example 3: 56 of 70 against 48 of 80."""
+    first, second = np.arange(70) < 56, np.arange(80) < 48
+    found, p = difference(first, second)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert p == fisher(56, 14, 48, 32)

@@ -1,0 +1,240 @@
+"""Prompt waywardness: why the nearest tokens are no explanation, shown on the prompt itself.
+
+    minimise  loss(P) + γ · mean ‖(P − E(unrelated text)) / r‖²       and every vector stays where the text's token is nearest
+
+Source: Khashabi et al. 2022, section 3 (https://arxiv.org/abs/2112.08348). The prompt is tuned anew from an unrelated text, on the
+truths (the given prompt's answers where there are none), and pulled back whenever a vector's nearest token would be another. If it
+then answers as well as the prompt while it reads as that text, a reading by nearest tokens says nothing of what a prompt does.
+
+The reading of a vector is the nearest token of the table (euclidean); of keys and values, the token whose first-layer values are nearest.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from epigraph.base import Base
+from epigraph.engine.inspection import first_values
+from epigraph.errors import Unsupported
+from epigraph.explaining.case import Case, halves, pick
+from epigraph.metrics import Interval
+from epigraph.prompts import Embedded, Form, KeyValue
+from epigraph.prompts.init import repeat_to
+from epigraph.tasks.encode import Encoded
+
+UNRELATED = (
+    "The ferry to the island leaves at noon and the harbour smells of tar, rope and oranges while gulls circle over "
+    "the pier in the wind"
+)
+PULL, BATCH, SHRINK, TRIES = 0.01, 16, 0.7, 12
+NEAR = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wayward:
+    """The prompt's nearest tokens, and a prompt that reads as the unrelated text: their scores on the same held rows."""
+
+    nearest: tuple[str, ...]
+    text: str
+    reads_as: tuple[str, ...]
+    share_of_text: float
+    soft: Interval
+    before: Interval
+    wayward: Interval
+    agreement: float
+    metric: str
+    steps: int
+    verdict: str
+    how: str
+
+
+def measure_waywardness(case: Case, most_rows: int = 160) -> Wayward:
+    """Tune a prompt that reads as an unrelated text, on half of the rows, and score it on the other half."""
+    if case.engine.plain:
+        raise Unsupported("re-tuning towards a text is not done on a base that is run by plain concatenation.")
+    train, held = halves(pick(case, most_rows), case.config.seed)
+    pulled = _Pulled(case)
+    before = case.answers_of(pulled.forms(), [case.encoded[i] for i in held])
+    steps = _tune(case, pulled, train)
+    rows = [case.encoded[i] for i in held]
+    with torch.no_grad():
+        answers = case.answers_of(pulled.forms(), rows)
+    whole = [case.answers[i] for i in held]
+    soft, found = case.score(whole, held), case.score(answers, held)
+    decode = case.engine.base.tokenizer.decode
+    reads = [token for number in range(len(pulled.texts)) for token in pulled.reading(number)]
+    wanted = [token for text in pulled.texts for token in text]
+    return Wayward(
+        nearest=tuple(decode([t]) for form in case.forms for t in read(case.engine.base, form)),
+        text=case.engine.base.detokenize(wanted),
+        reads_as=tuple(decode([t]) for t in reads),
+        share_of_text=sum(a == b for a, b in zip(reads, wanted, strict=True)) / len(wanted),
+        soft=soft,
+        before=case.score(before, held),
+        wayward=found,
+        agreement=sum(a == b for a, b in zip(answers, whole, strict=True)) / len(whole),
+        metric=case.metric_name,
+        steps=steps,
+        verdict=_verdict(soft, found),
+        how=f"Tuned for {steps} steps on {len(train)} rows of {case.source}, scored on {len(held)} others; γ = {PULL}.",
+    )
+
+
+def _verdict(soft: Interval, found: Interval) -> str:
+    lost = soft.value - found.value
+    if lost <= max(NEAR, 0.02 * soft.value):
+        return "A prompt that reads as this unrelated text answers as well: the nearest tokens are no explanation of this prompt."
+    if found.high >= soft.low:
+        return (
+            f"A prompt that reads as this unrelated text loses {lost:.2f} after a short tuning, no more than the chance of these rows "
+            "explains: do not read the nearest tokens as an explanation."
+        )
+    return (
+        f"After this short tuning the prompt that reads as the text loses {lost:.2f}. That does not make the nearest tokens an "
+        "explanation: longer tunings close the gap in the cited study."
+    )
+
+
+class _Pulled:
+    """A prompt in the form of the given one that begins as the unrelated text and is kept near it."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, base = case, case.engine.base
+        ids = base.tokenize(UNRELATED)
+        self.texts = [repeat_to(ids, form.length) for form in case.forms]
+        self.start: list[list[Tensor]] = []
+        for form, text in zip(case.forms, self.texts, strict=True):
+            vectors = case.engine.embedded_text(text)
+            with torch.no_grad():
+                keyed = case.engine.key_values(vectors) if isinstance(form, KeyValue) else None
+            parts = [vectors.vectors] if keyed is None else [keyed.keys, keyed.values]
+            self.start.append([part.detach().float() for part in parts])
+        self.units = [[_unit(part) for part in parts] for parts in self.start]
+        self.moved = [[torch.nn.Parameter(torch.zeros_like(part)) for part in parts] for parts in self.start]
+        self.table = _Readings(base)
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """How far everything has moved, in units of the start's rms."""
+        return [part for parts in self.moved for part in parts]
+
+    def forms(self) -> list[Form]:
+        """The prompt as it is now."""
+        found: list[Form] = []
+        for start, unit, moved in zip(self.start, self.units, self.moved, strict=True):
+            parts = [s + u * m for s, u, m in zip(start, unit, moved, strict=True)]
+            found.append(Embedded(parts[0]) if len(parts) == 1 else KeyValue(parts[0], parts[1]))
+        return found
+
+    def reading(self, number: int) -> list[int]:
+        """The nearest tokens of a block."""
+        with torch.no_grad():
+            return self.table.read(self.forms()[number])
+
+    def keep(self) -> None:
+        """Draw back every vector whose nearest token is no longer the text's."""
+        for number, text in enumerate(self.texts):
+            for attempt in range(TRIES + 1):
+                wrong = [i for i, (a, b) in enumerate(zip(self.reading(number), text, strict=True)) if a != b]
+                if not wrong:
+                    break
+                factor = SHRINK if attempt < TRIES else 0.0
+                last = self.moved[number][
+                    -1
+                ].data  # vectors [P, H], or values [L, A, P, D], of which the first layer is read
+                if last.ndim == 2:
+                    last[wrong] *= factor
+                else:
+                    last[0][:, wrong] *= factor
+
+
+def _unit(part: Tensor) -> Tensor:
+    """The rms: of all vectors, or of each layer's keys or values."""
+    if part.ndim == 2:
+        return part.pow(2).mean().sqrt().clamp(min=1e-9)
+    return part.pow(2).mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-9)
+
+
+def _tune(case: Case, pulled: _Pulled, train: Sequence[int]) -> int:
+    """AdamW on the answers; the steps taken."""
+    keyed = any(isinstance(form, KeyValue) for form in case.forms)
+    rate, steps = (0.04 if keyed else 0.1), case.config.wayward_steps
+    adam, rng = torch.optim.AdamW(pulled.parameters, lr=rate, weight_decay=0.0), random.Random(case.config.seed)
+    taken = 0
+    for step in range(steps):
+        if case.clock.over:
+            break
+        batch = rng.sample(list(train), min(BATCH, len(train)))
+        pull = sum((part.pow(2).mean() for part in pulled.parameters), torch.zeros(()))
+        loss = _loss(case, pulled.forms(), batch) + PULL * pull.to(case.engine.base.device)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(pulled.parameters, 1.0)
+        adam.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
+        adam.step()
+        pulled.keep()
+        taken += 1
+    return taken
+
+
+def _loss(case: Case, forms: Sequence[Form], batch: Sequence[int]) -> Tensor:
+    """−log p of the right answers where they are known and can be said, else of the prompt's own."""
+    if not case.has_labels:
+        base = case.engine.base
+        rows = [_with_answer(case.encoded[i], [*base.tokenize(" " + case.answers[i]), base.end]) for i in batch]
+        sums, tokens = case.engine.answer_loss(rows, [list(forms)])
+        return sums.sum() / tokens.sum()
+    tree = case.method.tree
+    right = [case.truth[i] if case.truth[i] in case.labels else case.answers[i] for i in batch]
+    labels = [tree.trie.index(label) for label in right]
+    return case.engine.label_loss([case.encoded[i] for i in batch], labels, [list(forms)], tree).mean()
+
+
+def _with_answer(row: Encoded, answer: Sequence[int]) -> Encoded:
+    return Encoded(row.segments, tuple(answer), row.truncated, row.lead)
+
+
+class _Readings:
+    """The vocabulary as vectors, or as first-layer values, to read a prompt by."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self._tables: dict[object, Tensor] = {}
+        self._moves: bool | None = None
+
+    @torch.no_grad()
+    def read(self, form: Form) -> list[int]:
+        """The nearest token of every vector."""
+        if isinstance(form, Embedded):
+            return torch.cdist(form.vectors.float().cpu(), self._vectors()).argmin(1).tolist()
+        values = form.values[0].transpose(0, 1).flatten(1).float().cpu()  # [P, A·D]
+        tables = [self._values(i) for i in range(len(values))]
+        return [int(torch.cdist(v[None], table).argmin()) for v, table in zip(values, tables, strict=True)]
+
+    def _tokens(self) -> Tensor:
+        return torch.arange(self.base.embedding.weight.shape[0])
+
+    def _vectors(self) -> Tensor:
+        if "vectors" not in self._tables:
+            self._tables["vectors"] = self.base.embed(self._tokens()).float().cpu()
+        return self._tables["vectors"]
+
+    def _values(self, position: int) -> Tensor:
+        """First-layer values at a position: the same everywhere where positions are rotary."""
+        if self._moves is None:
+            some = self.base.tokenize("a")[:1]
+            there, moved = first_values(self.base, some, 0), first_values(self.base, some, 1)
+            self._moves = not torch.allclose(there, moved, atol=1e-4)
+        key = position if self._moves else 0
+        if key not in self._tables:
+            parts = [first_values(self.base, part.tolist(), key).float().cpu() for part in torch.split(self._tokens(), 4096)]
+            self._tables[key] = torch.cat(parts)
+        return self._tables[key]
+
+
+def read(base: Base, form: Form) -> list[int]:
+    """The token nearest to every vector."""
+    return _Readings(base).read(form)
