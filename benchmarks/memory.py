@@ -22,7 +22,7 @@ from measuring import data_set, fresh_engine, open_base, parser, settings, show,
 
 from epigraph.base import Base
 from epigraph.bench.contest import VALIDATION, Ours, Plan, read_parts
-from epigraph.bench.machine import MemoryWatch, anonymous_memory
+from epigraph.cost import MemoryWatch, anonymous_memory
 from epigraph.methods.watched import Watched
 from epigraph.prompts import Form
 from epigraph.tuning.loop import Loop

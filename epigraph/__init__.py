@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from epigraph.engine import Engine
     from epigraph.errors import EpigraphError
     from epigraph.evaluation import evaluate
+    from epigraph.explaining import ExplainConfig, Explanation, explain
     from epigraph.library import Library
     from epigraph.model import PromptModel, load
+    from epigraph.routing import Router, open_auto
     from epigraph.tasks.task import Task
     from epigraph.tuning import TuneResult, tune
 
@@ -31,9 +33,14 @@ _HOMES = {
     "Engine": "epigraph.engine",
     "EpigraphError": "epigraph.errors",
     "evaluate": "epigraph.evaluation",
+    "ExplainConfig": "epigraph.explaining",
+    "Explanation": "epigraph.explaining",
+    "explain": "epigraph.explaining",
     "Library": "epigraph.library",
     "PromptModel": "epigraph.model",
     "load": "epigraph.model",
+    "Router": "epigraph.routing",
+    "open_auto": "epigraph.routing",
     "Task": "epigraph.tasks.task",
     "TuneResult": "epigraph.tuning",
     "tune": "epigraph.tuning",
@@ -43,14 +50,19 @@ __all__ = [
     "Base",
     "Engine",
     "EpigraphError",
+    "ExplainConfig",
+    "Explanation",
     "Library",
     "PromptModel",
+    "Router",
     "Task",
     "TuneConfig",
     "TuneResult",
     "evaluate",
+    "explain",
     "load",
     "load_base",
+    "open_auto",
     "tune",
 ]
 

@@ -6,7 +6,7 @@ Whatever can be wrong without the base is found before the base is loaded.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,26 @@ from epigraph.base.load import DEFAULT_NAME
 from epigraph.config import TuneConfig
 from epigraph.cost import Meter
 from epigraph.engine import Engine
-from epigraph.errors import BaseMismatch, InputError, NameRefused, NotFound
+from epigraph.errors import BaseMismatch, EpigraphError, InputError, NameRefused, NotFound
 from epigraph.evaluation import Scores, evaluate
-from epigraph.library import Card, Library, StoredPrompt, check_name, import_peft
+from epigraph.library import Card, Library, StoredPrompt, check_name, import_array, import_peft
+from epigraph.library.array import is_array
 from epigraph.methods import ZERO_SHOT
+from epigraph.methods.calibration import calibrate, check_calibration
 from epigraph.methods.hard import instruction_in_place
 from epigraph.model import PromptModel, facts
-from epigraph.prompts import Form
+from epigraph.prompts import Form, plain_forms
+from epigraph.routing import AutoModel, Router, learn_route, read_router
+from epigraph.routing import open_auto as load_auto
 from epigraph.tasks.hub import is_hub
 from epigraph.tasks.task import Task
+from epigraph.tasks.text_file import read_text
 from epigraph.tuning import Surroundings, TuneResult, tune
 from epigraph.tuning.choices import choose
 from epigraph.tuning.data import divide
 from epigraph.tuning.loop import Listener
 from epigraph.tuning.run import Run
+from epigraph.tuning.start.values import PROMPT, TEXT
 from epigraph.tuning.surroundings import Stage
 
 RUNS = ".runs"
@@ -49,6 +55,7 @@ class TuneJob:
     config: TuneConfig
     test: str = ""
     template: str = ""
+    task_kind: str = ""
     base: str = "default"
     device: str = "auto"
     dtype: str = "auto"
@@ -65,11 +72,12 @@ def resume_job(folder: Path, library: Path) -> TuneJob:
         raise InputError(f"run {folder} is finished: its prompt is {run.stored_as}.", "Tune again for another version.")
     said = run.description
     data, base, machine = said["data"], said["base"], said["machine"]
-    task, test, template = data["source"]
+    task, test, template, *kind = data["source"]
     return TuneJob(
         task=task,
         test=test,
         template=template,
+        task_kind=kind[0] if kind else "",
         name=said["name"],
         base=said["base_name"],
         device=base["device"],
@@ -93,11 +101,13 @@ def run_job(
     library = Library(job.library)
     if job.name is not None:
         check_name(job.name)
-    task = Task.from_file(job.task, test=job.test or None, template=job.template or None, strict=job.config.strict)
+    asked: dict[str, Any] = {"test": job.test or None, "template": job.template or None, "kind": job.task_kind or None}
+    task = Task.from_file(job.task, **asked, strict=job.config.strict)
+    if job.config.calibrate:
+        check_calibration(task, job.config.calibrate)
     name = job.name or _name_of(task)
-    choose(job.config, task, len(divide(task, job.config).train))
-    if job.config.start.startswith("prompt:"):
-        library.resolve(job.config.start.removeprefix("prompt:"))
+    config = replace(job.config, start=_pinned(job.config.start, library))
+    choose(config, task, len(divide(task, config).train))
     if job.threads:
         torch.set_num_threads(job.threads)
     base = load_base(job.base, dtype=job.dtype, device=job.device, note=note)
@@ -110,10 +120,11 @@ def run_job(
         started=lambda run: started(run.folder),
         note=note,
         forms_of=lambda reference: forms_on(library.get(reference), base.fingerprint),
-        source=(_absolute(job.task), _absolute(job.test) if job.test else "", job.template),
+        stored=lambda: _stored_on(library, base.fingerprint, note),
+        source=(_absolute(job.task), _absolute(job.test) if job.test else "", job.template, job.task_kind),
     )
     engine = Engine(base, budget=int(job.memory * 1e9) or None)
-    result = tune(base, task, job.config, name=name, engine=engine, around=around)
+    result = tune(base, task, config, name=name, engine=engine, around=around)
     stored = result.prompt.stored
     metrics = result.prompt.metrics_file
     card = library.add(name, stored.forms, stored.card, metrics if metrics is not None and metrics.exists() else None)
@@ -139,6 +150,27 @@ def open_prompt(stored: StoredPrompt, *, base: str, device: str, dtype: str, not
     return PromptModel(stored, loaded, engine=Engine(loaded, keep=keep))
 
 
+def open_auto(
+    library: Path, *, base: str, device: str, dtype: str, note: Note, threshold: float, otherwise: str
+) -> AutoModel:
+    """The library's router and its prompts on their base: the one named, or the one that the first of its prompts names."""
+    shelf = Library(library)
+    router = read_router(library) if not base else None
+    card = shelf.card(next(iter(router.tasks.values())).prompt) if router is not None and router.tasks else None
+    loaded = load_base(base or (_base_of(card) if card else DEFAULT), dtype=dtype, device=device, note=note)
+    return load_auto(library, loaded, threshold=threshold, otherwise=otherwise)
+
+
+def route_prompt(
+    reference: str, data: str, *, library: Path, strict: bool, base: str, device: str, dtype: str, note: Note
+) -> Router:
+    """Let ``auto`` send texts like those of a file to a stored prompt; of the file only statistics are kept."""
+    stored = Library(library).get(reference)
+    rows = Task.from_dict(stored.card.task).read_rows(data, need_target=False, strict=strict)
+    model = open_prompt(stored, base=base, device=device, dtype=dtype, note=note, keep=True)
+    return learn_route(library, model.method.engine, stored.card.name, rows.rows, prompt=reference, replace=True)
+
+
 def _base_of(card: Card) -> str:
     """Where the card's base was last seen on this machine, or the name it has on the hub."""
     if card.base.name == DEFAULT_NAME:
@@ -155,6 +187,7 @@ class Evaluation:
     hard: Scores
     cost: dict[str, Any]
     warnings: Sequence[str]
+    calibration: str = ""
 
     @property
     def reference(self) -> str:
@@ -169,25 +202,45 @@ class Evaluation:
             "scores": self.scored.json,
             "hard_prompt": self.hard.json,
             "cost": self.cost,
-            "settings": dict(self.card.settings),
+            "settings": dict(self.card.settings) | ({"calibrate": self.calibration} if self.calibration else {}),
             "reasons": dict(self.card.reasons),
             "warnings": list(self.warnings),
         }
 
 
 def evaluate_prompt(
-    reference: str, data: str, *, library: Path, strict: bool, base: str, device: str, dtype: str, note: Note
+    reference: str,
+    data: str,
+    *,
+    library: Path,
+    strict: bool,
+    base: str,
+    device: str,
+    dtype: str,
+    note: Note,
+    calibration: str = "",
 ) -> Evaluation:
-    """Score a stored prompt on a labelled file. The file is read before the base is loaded."""
+    """Score a stored prompt on a labelled file. The file is read before the base is loaded.
+
+    ``calibration`` shifts the probabilities of both, matched on the file's texts; their labels stay unseen.
+    """
     stored = Library(library).get(reference)
-    rows = Task.from_dict(stored.card.task).read_rows(data, strict=strict)
+    task = Task.from_dict(stored.card.task)
+    if calibration:
+        check_calibration(task, calibration)
+    rows = task.read_rows(data, strict=strict)
     model = open_prompt(stored, base=base, device=device, dtype=dtype, note=note, keep=True)
     meter, engine = Meter(), model.method.engine
+    if calibration:
+        model.calibrate(calibration, rows.rows)
     scored = evaluate(model.method, rows.rows, split="test")
     cost = {"seconds": round(meter.seconds, 1), "flops": engine.flops, **meter.energy()}
     kept = ("trained_parameters", "kept_parameters", "kept_bytes", "added_tokens")
     build = ZERO_SHOT.get(stored.card.settings.get("hard_prompt", ""), instruction_in_place)
     hard = build(engine, model.task, model.method.output_tokens)
+    hard = hard.with_threshold(float(stored.card.settings.get("hard_threshold", model.task.threshold)))
+    how = calibration or (model.method.shift.how if model.method.shift else "")
+    hard = calibrate(hard, how, rows.rows) if how else hard
     unseen = model.task.unseen_labels(rows)
     warnings = [f"label {label!r} was never trained: its {n} rows count as wrong" for label, n in unseen.items()]
     if engine.plain:
@@ -199,33 +252,69 @@ def evaluate_prompt(
         card=stored.card,
         scored=scored,
         hard=evaluate(hard, rows.rows, split="test"),
+        calibration=calibration,
         cost=cost | {name: stored.card.cost[name] for name in kept if name in stored.card.cost},
         warnings=warnings,
     )
 
 
-def import_adapter(folder: Path, *, name: str | None, task: str, base: str, library: Path, note: Note) -> Card:
-    """Take an adapter that PEFT saved into the library, for the task of a data file or TOML."""
+def import_foreign(path: Path, *, name: str | None, task: str, base: str, library: Path, note: Note) -> Card:
+    """Take what another library saved into ours, for the task of a data file or TOML.
+
+    A folder that PEFT or caikit saved, or a .npy file; each says nothing of its task and of the weights it was tuned on.
+    """
+    array = is_array(path)
     if not task:
+        what = f"{path} is an array" if array else f"{path} is a PEFT adapter"
         raise InputError(
-            f"{folder} is a PEFT adapter, which does not say what it was tuned for.",
+            f"{what}, which does not say what it was tuned for.",
             "Pass --task with a data file or task TOML that has its labels and template.",
         )
-    wanted = check_name(folder.resolve().name if name is None else name)
+    wanted = check_name((path.resolve().stem if path.is_file() else path.resolve().name) if name is None else name)
     meant = Task.from_file(task)
-    forms, fields = import_peft(folder, replace(facts(load_base(base, note=note)), verified=False))
+    read = import_array if array else import_peft
+    forms, fields = read(path, replace(facts(load_base(base, note=note)), verified=False))
     placed = replace(meant, template=meant.template.placed("first"))
     return Library(library).add(wanted, forms, Card(name=wanted, task=placed.to_dict(), **fields))
 
 
+def _pinned(start: str, library: Library) -> str:
+    """The start as a run can be resumed from it: a prompt by its version, a file by its whole path. NotFound, DataError."""
+    if start.startswith(PROMPT):
+        name, version = library.resolve(start.removeprefix(PROMPT))
+        return f"{PROMPT}{name}@{version}"
+    if start.startswith(TEXT):
+        file = Path(start.removeprefix(TEXT)).expanduser()
+        read_text(file)
+        return f"{TEXT}{file.resolve()}"
+    return start
+
+
+def _stored_on(library: Library, fingerprint: str, note: Note) -> Iterator[tuple[str, list[Form]]]:
+    """The newest version of every prompt of this base with its forms; one that cannot be read is named and passed over."""
+    newest = {entry.name: entry for entry in library.list()}
+    for entry in newest.values():
+        if entry.card is not None and entry.card.base.fingerprint == fingerprint:
+            try:
+                stored = library.get(entry.card.reference)
+            except EpigraphError as error:
+                note(f"passed over: {error.message}")
+                continue
+            yield entry.card.reference, forms_on(stored, fingerprint)
+
+
 def forms_on(stored: StoredPrompt, fingerprint: str) -> list[Form]:
-    """The forms of a prompt that another one starts from; BaseMismatch if it stands on another base."""
+    """The forms of a prompt that another one starts from, those of the best member of an ensemble.
+
+    BaseMismatch if it stands on another base, Unsupported if it has no forms but for an input.
+    """
     if stored.card.base.fingerprint != fingerprint:
         raise BaseMismatch(
             f"prompt {stored.card.reference!r} was trained on base {stored.card.base.name}, not on this one.",
             "Start from a prompt of the same base.",
         )
-    return list(stored.forms)
+    plain = plain_forms(stored.forms, f"a start from {stored.card.reference}")
+    return plain[: len(plain) // stored.card.members]
 
 
 def _name_of(task: Task) -> str:

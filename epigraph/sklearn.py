@@ -28,7 +28,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     ``base`` is a ``Base``, a folder or a name. The other parameters are those of ``TuneConfig``; ``labels`` maps labels to
     the words the base says for them. X is a sequence, array or data frame of texts, or a sequence of mappings from field
-    names to texts; y a sequence or array of labels of any type.
+    names to texts; y a sequence or array of labels of any type, or a matrix of 0 and 1 with a column a label, where a text
+    may have several. ``ordinal`` says that labels have an order: that of their numbers, or of ``labels``.
     """
 
     def __init__(
@@ -47,6 +48,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         template: str | None = None,
         instruction: str | None = None,
         labels: dict[Any, str] | None = None,
+        ordinal: bool = False,
+        metric: str | None = None,
+        calibrate: str = "",
     ) -> None:
         self.base = base
         self.kind = kind
@@ -61,13 +65,25 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.template = template
         self.instruction = instruction
         self.labels = labels
+        self.ordinal = ordinal
+        self.metric = metric
+        self.calibrate = calibrate
 
     def fit(self, X: Any, y: Any) -> "PromptClassifier":
         """Tune on all rows but those kept for validation."""
-        self.classes_ = np.unique(np.asarray(y))
+        targets = y if isinstance(y, list) and not _is_matrix(y) else np.asarray(y)
+        self.multilabel_ = _is_matrix(targets)
+        self.classes_ = np.arange(np.shape(targets)[1]) if self.multilabel_ else np.unique(np.asarray(targets))
         words = {str(cell_text(label)): text for label, text in (self.labels or {}).items()}
-        rows = _rows(X)
-        task = Task.from_rows(rows, list(y), template=self.template, instruction=self.instruction, words=words or None)
+        task = Task.from_rows(
+            _rows(X),
+            [list(np.flatnonzero(row)) for row in targets] if self.multilabel_ else list(targets),
+            kind="multilabel" if self.multilabel_ else "ordinal" if self.ordinal else "classification",
+            template=self.template,
+            instruction=self.instruction,
+            words=words or None,
+            metric=self.metric,
+        )
         config = TuneConfig(
             kind=self.kind,
             length=self.length,
@@ -79,6 +95,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             seed=self.seed,
             validation=self.validation,
             holdout=0.0,
+            calibrate=self.calibrate,
         )
         engine = _engine(self.base)
         result = tune(engine.base, task, config, engine=engine)
@@ -88,17 +105,25 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label of every row."""
+        """The label of every row; a matrix of 0 and 1 where a text may have several."""
         check_is_fitted(self, "prompt_")
-        found: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
-        return found
+        found = self._ready().predict(_rows(X))
+        names = self._names()
+        if self.multilabel_:
+            return np.array([[int(name in (p.labels or ())) for name in names] for p in found])
+        place = {name: i for i, name in enumerate(names)}
+        answers: np.ndarray = self.classes_[[place[p.label or ""] for p in found]]
+        return answers
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities in the order of ``classes_``."""
+        """Probabilities in the order of ``classes_``, each by itself where a text may have several labels."""
         check_is_fitted(self, "prompt_")
-        names = [str(cell_text(label)) for label in self.classes_]
         found = self._ready().predict(_rows(X))
-        return np.array([[(p.probabilities or {})[name] for name in names] for p in found])
+        never = 0.0  # a column of nothing but 0 is no label of the task
+        return np.array([[(p.probabilities or {}).get(name, never) for name in self._names()] for p in found])
+
+    def _names(self) -> list[str]:
+        return [str(cell_text(label)) for label in self.classes_]
 
     def _ready(self) -> PromptModel:
         if getattr(self, "_model", None) is None:
@@ -128,6 +153,15 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "prompt_")
         stored: StoredPrompt = self.prompt_
         write_prompt(Path(folder), stored.forms, stored.card)
+
+
+def _is_matrix(y: Any) -> bool:
+    """Whether y is a matrix of 0 and 1 with several columns."""
+    try:
+        found = np.asarray(y)
+    except ValueError:  # rows of different lengths
+        return False
+    return found.ndim == 2 and found.shape[1] > 1 and bool(np.isin(found, (0, 1)).all())
 
 
 def _rows(X: Any) -> list[Any]:

@@ -64,7 +64,7 @@ def test_help_names_every_flag_and_ends_with_examples(words: str, cli: Any) -> N
         assert all(name in answer.out for name in names), parameter.name
         assert parameter.help, f"{words} does not say what {parameter.name} is"
     examples = answer.out.partition("Examples:\n")[2].strip().splitlines()
-    assert len(examples) == 2
+    assert len(examples) >= 2
     assert any(line.strip().startswith(f"epigraph {words}") for line in examples)
     assert "--json" in answer.out
 
@@ -73,7 +73,7 @@ def test_every_setting_of_a_tuning_is_a_flag_with_its_meaning(cli: Any) -> None:
     text = " ".join(cli("tune", "--help").out.split())
     for field in dataclasses.fields(TuneConfig):
         assert f"--{field.name} " in text
-        assert " ".join(field.metadata["doc"].split()) in text
+        assert " ".join(field.metadata["doc"].replace("\b", "").split()) in text
 
 
 @pytest.mark.parametrize("group", [[], ["library"], ["cache"]], ids=lambda words: " ".join(words) or "epigraph")

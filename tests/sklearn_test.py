@@ -110,3 +110,17 @@ def test_a_base_in_memory_cannot_be_sent_along() -> None:
     """It went into the pickle whole, weights and all."""
     with pytest.raises(NotImplementedError, match=r"lives in memory only.*save_pretrained"):
         pickle.dumps(PromptClassifier(base=toy_base()))
+
+
+def test_a_matrix_of_labels_and_labels_with_an_order(toy: Base) -> None:
+    texts = [f"text {i} {'ab'[i % 2]}" for i in range(24)]
+    matrix = np.array([[i % 2, 1 - i % 2, int(i % 3 == 0), 0] for i in range(24)])
+    settings: dict[str, Any] = {"base": toy, "epochs": 1, "rate": 0.1}
+    sets = PromptClassifier(**settings, labels={0: "b", 1: "a", 2: "third"}).fit(texts, matrix)
+    assert sets.predict(texts[:5]).shape == sets.predict_proba(texts[:5]).shape == (5, 4)
+    assert set(np.unique(sets.predict(texts))) <= {0, 1}
+    assert 0 <= sets.score(texts, matrix) <= 1
+    scale = PromptClassifier(**settings, ordinal=True, metric="mae").fit(texts, [1 + i % 4 for i in range(24)])
+    assert list(scale.classes_) == [1, 2, 3, 4]
+    median = (scale.predict_proba(texts).cumsum(1) < 0.5).sum(1) + 1
+    assert list(scale.predict(texts)) == list(median)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from epigraph.base import Base
-from epigraph.bench.machine import MemoryWatch, layer_rate
+from epigraph.bench.machine import layer_rate
+from epigraph.cost import MemoryWatch
 from epigraph.engine import Engine
 from epigraph.errors import DataError
 from epigraph.evaluation import evaluate

@@ -1,4 +1,4 @@
-"""What this machine can do: its rate of matrix products, and how much memory of its own a process takes.
+"""What this machine can do: its rate of matrix products.
 
 layer rate = Σ 2 · M · K · N / Σ seconds         M: tokens of a pass; over the shapes [N, K] of all layers' weights
 
@@ -7,12 +7,9 @@ is what bounds a pass of few tokens. ``streamed_rate`` is the same sum over the 
 """
 
 import statistics
-import threading
 import time
 from collections import Counter
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -55,37 +52,3 @@ def streamed_rate(base: Base, tokens: int) -> float:
         nn.functional.linear(given[weight.shape[1]], weight)
     seconds = time.perf_counter() - started
     return 2.0 * tokens * sum(weight.numel() for weight in weights) / seconds
-
-
-def anonymous_memory() -> int:
-    """Bytes of this process that belong to no file (RssAnon); all resident bytes where the system does not tell."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    return int(psutil.Process().memory_info().rss)
-
-
-class MemoryWatch:
-    """The highest anonymous memory while it is open, sampled every 20 ms."""
-
-    def __enter__(self) -> "MemoryWatch":
-        self.before = self.highest = anonymous_memory()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._over.wait(0.02):
-            self.highest = max(self.highest, anonymous_memory())
-
-    @property
-    def added(self) -> int:
-        """Bytes above what there was when it was opened."""
-        return self.highest - self.before

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from epigraph.base.toy import toy_base
-from epigraph.bench.machine import MemoryWatch, anonymous_memory, layer_rate, layer_weights, streamed_rate
+from epigraph.bench.machine import layer_rate, layer_weights, streamed_rate
+from epigraph.cost import MemoryWatch, anonymous_memory
 from epigraph.engine import Engine
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples
+from epigraph.cli.options import LIBRARY, BaseFlag, CalibrateFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples
 from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, scores_rows, share_text
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help="precision, recall and F1 of every label")] = False,
     confusion: Annotated[bool, typer.Option("--confusion", help="counts of true label by predicted label")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="any faulty row ends the command")] = False,
+    calibrate: CalibrateFlag = "",
     base: BaseFlag = "",
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -35,7 +36,17 @@ def evaluate(
     """Score a stored prompt on a labelled file beside the hard prompt of its task, with 95% intervals."""
     from epigraph.jobs import evaluate_prompt
 
-    done = evaluate_prompt(prompt, data, library=library, strict=strict, base=base, device=device, dtype=dtype, note=say)
+    done = evaluate_prompt(
+        prompt,
+        data,
+        library=library,
+        strict=strict,
+        base=base,
+        device=device,
+        dtype=dtype,
+        note=say,
+        calibration=calibrate,
+    )
     for warning in done.warnings:
         say(f"note: {warning}")
     if json:
@@ -48,7 +59,7 @@ def _details(scores: "Scores", per_class: bool, confusion: bool) -> dict[str, An
     found: dict[str, Any] = {}
     if per_class and scores.labels:
         found["per_class"] = [c.__dict__ for c in scores.per_class()]
-    if confusion and scores.labels:
+    if confusion and _has_table(scores):
         table = scores.confusion()
         found["confusion"] = {"labels": list(table.labels), "counts": table.counts.tolist()}
     return found
@@ -60,15 +71,21 @@ def _show(done: "Evaluation", per_class: bool, confusion: bool) -> None:
     rows = scores_rows({f"soft prompt {done.reference}": scores.json, "hard prompt": done.hard.json}, metrics)
     print_table("", [f"{scores.json['rows']} rows, 95% intervals", *(METRIC_NAMES[m] for m in metrics)], rows)
     if (per_class or confusion) and not scores.labels:
-        say("note: this prompt writes text: it has no labels to list")
+        say("note: this prompt's answers are not labels of a list: there are none to show")
+    if confusion and scores.sets is not None:
+        say("note: a row may have several labels, so there is no table of true by predicted labels; --per-class works")
     if per_class and scores.labels:
         classes = [
             [c.label, share_text(c.precision), share_text(c.recall), share_text(c.f1), str(c.rows)]
             for c in scores.per_class()
         ]
         print_table("by label", ["label", "precision", "recall", "F1", "rows"], classes)
-    if confusion and scores.labels:
+    if confusion and _has_table(scores):
         _show_confusion(scores)
+
+
+def _has_table(scores: "Scores") -> bool:
+    return bool(scores.labels) and scores.sets is None
 
 
 def _show_confusion(scores: "Scores") -> None:

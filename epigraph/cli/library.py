@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, JsonFlag, LibraryFlag, examples
+from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples
 from epigraph.cli.output import METRIC_NAMES, metrics_in, print_error, print_json, print_table, say, score_text
 from epigraph.errors import InputError
 
@@ -92,6 +92,32 @@ def promote(
 
 
 @app.command(
+    short_help="Let auto send texts like these to a prompt.",
+    epilog=examples("epigraph library route routing --data train.csv", "epigraph predict auto 'a new text' --json"),
+)
+def route(
+    prompt: Prompt,
+    *,
+    data: Annotated[str, typer.Option("--data", help="texts like those it shall answer; only statistics of them are kept")],
+    strict: Annotated[bool, typer.Option("--strict", help="any faulty row ends the command")] = False,
+    base: BaseFlag = "",
+    device: DeviceFlag = "auto",
+    dtype: DtypeFlag = "auto",
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """Add a prompt to the router, by which `epigraph predict auto` and a server choose where nobody names one."""
+    from epigraph.jobs import route_prompt
+
+    router = route_prompt(prompt, data, library=library, strict=strict, base=base, device=device, dtype=dtype, note=say)
+    tasks = {name: said.prompt for name, said in router.tasks.items()}
+    if json:
+        print_json({"prompt": prompt, "tasks": tasks})
+        return
+    print(f"auto chooses among {', '.join(tasks.values())}")
+
+
+@app.command(
     short_help="Check every file against its hash.",
     epilog=examples("epigraph library verify", "epigraph library verify routing@3 --json"),
 )
@@ -145,29 +171,32 @@ def export_prompt(
 
 @app.command(
     "import",
-    short_help="Take in a prompt's folder, or a PEFT adapter.",
+    short_help="Take in a prompt's folder, a PEFT adapter, an array (.npy), or a caikit folder.",
     epilog=examples(
         "epigraph library import shared/routing --name routing",
         "epigraph library import peft-adapter --name routing --task train.csv --base my-model",
+        "epigraph library import prompt.npy --name routing --task train.csv --base my-model",
     ),
 )
 def import_prompt(
-    folder: Annotated[Path, typer.Argument(help="a prompt folder, or a folder that PEFT saved")],
+    folder: Annotated[Path, typer.Argument(help="a prompt folder, a folder that PEFT or caikit saved, or a .npy file")],
     *,
     name: Annotated[str | None, typer.Option("--name", help="name in this library; by default its own")] = None,
     task: Annotated[
-        str, typer.Option("--task", help="data file or task TOML that says what a PEFT adapter was tuned for")
+        str, typer.Option("--task", help="data file or task TOML that says what an adapter or an array was tuned for")
     ] = "",
     base: BaseFlag = "default",
     library: LibraryFlag = LIBRARY,
     json: JsonFlag = False,
 ) -> None:
-    """Take a prompt into the library; a PEFT adapter takes the fingerprint of --base, marked unverified."""
-    from epigraph.jobs import import_adapter
+    """Take a prompt into the library; one that another library saved takes the fingerprint of --base, marked unverified."""
+    from epigraph.jobs import import_foreign
     from epigraph.library import check_name
+    from epigraph.library.array import is_array
 
-    if (folder / "adapter_config.json").is_file() and not (folder / "card.toml").is_file():
-        card = import_adapter(folder, name=name, task=task, base=base, library=library, note=say)
+    ours = (folder / "card.toml").is_file()
+    if not ours and ((folder / "adapter_config.json").is_file() or is_array(folder)):
+        card = import_foreign(folder, name=name, task=task, base=base, library=library, note=say)
     else:
         card = _library(library).import_folder(folder, "" if name is None else check_name(name))
     print_json({"prompt": card.reference}) if json else say(f"imported {card.reference}")

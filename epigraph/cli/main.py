@@ -15,7 +15,22 @@ from typing import Annotated, Any
 
 import typer
 
-from epigraph.cli import bench, cache, demo, evaluate, library, predict, schema, tune
+from epigraph.cli import (
+    bench,
+    cache,
+    compare,
+    continual,
+    demo,
+    evaluate,
+    explain,
+    library,
+    multitask,
+    predict,
+    prompt,
+    schema,
+    serve,
+    tune,
+)
 from epigraph.cli.options import examples
 from epigraph.cli.output import print_error, print_stop
 from epigraph.errors import EpigraphError
@@ -31,9 +46,19 @@ app.command("demo", short_help="The whole path on real data.", epilog=demo.EXAMP
 app.command("tune", short_help="From a data file to a stored, scored prompt.", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", short_help="Score a prompt on a labelled file.", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("predict", short_help="Answer texts, a file or standard input.", epilog=predict.EXAMPLES)(predict.predict)
+app.command("multitask", short_help="Several tasks together; a universal start.", epilog=multitask.EXAMPLES)(
+    multitask.multitask
+)
+app.command("continual", short_help="Tasks one after another, measured.", epilog=continual.EXAMPLES)(continual.continual)
+app.command("compare", short_help="Every method on one task: scores, costs, a verdict.", epilog=compare.EXAMPLES)(
+    compare.compare
+)
+app.add_typer(prompt.app, name="prompt", short_help="Hard prompts: try one on rows at once, list all tried.")
+app.command("explain", short_help="What a prompt does, why, what could go wrong.", epilog=explain.EXAMPLES)(explain.explain)
 app.add_typer(library.app, name="library", short_help="Stored prompts: list, show, promote, verify …")
 app.add_typer(cache.app, name="cache", short_help="What is kept between runs: list, clear.")
 app.add_typer(bench.app, name="bench", short_help="Measure on this machine: tuning beside its rivals.")
+app.command("serve", short_help="Every prompt behind OpenAI's HTTP interface.", epilog=serve.EXAMPLES)(serve.serve)
 app.command("schema", short_help="The JSON schema of a command's output.", epilog=schema.EXAMPLES)(schema.schema)
 
 INTERRUPTED = 130

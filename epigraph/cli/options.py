@@ -11,8 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from epigraph.config import TuneConfig
-
 LibraryFlag = Annotated[
     Path, typer.Option("--library", envvar="EPIGRAPH_LIBRARY", help="folder of the named prompts", show_default=True)
 ]
@@ -20,6 +18,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="one machine-readable obj
 BaseFlag = Annotated[str, typer.Option("--base", help="base: default, a folder, or a hub name")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="cuda, mps, cpu or auto")]
 DtypeFlag = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto: what this machine does fast")]
+CalibrateFlag = Annotated[
+    str, typer.Option("--calibrate", help="shift the probabilities: contextual (by empty inputs) or prior (by these texts)")
+]
 LIBRARY = Path("library")
 
 
@@ -28,7 +29,7 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def with_settings(config: type[TuneConfig]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def with_settings(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one flag for each field of ``config``; it receives the finished config as ``config``."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,7 +49,7 @@ def with_settings(config: type[TuneConfig]) -> Callable[[Callable[..., Any]], Ca
 
 
 def _flag(field: "dataclasses.Field[Any]", kind: Any) -> inspect.Parameter:
-    names = [f"--{field.name}"]
+    names = [f"--{field.name.replace('_', '-')}"]
     help_text = field.metadata["doc"]
     if isinstance(kind, types.UnionType):
         option = typer.Option(*names, help=help_text, show_default=False)

@@ -10,11 +10,16 @@ PIPED_WIDTH = 120
 
 METRIC_NAMES = {
     "accuracy": "accuracy",
+    "mae": "MAE in ranks",
+    "quadratic_kappa": "quadratic kappa",
+    "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
+    "subset_accuracy": "exact sets",
     "expected_calibration_error": "calibration error",
     "bleu": "BLEU",
     "rouge_l": "ROUGE-L",
     "exact_match": "exact match",
+    "token_f1": "token F1",
 }
 
 
@@ -74,8 +79,9 @@ def score_text(scores: Mapping[str, Any], metric: str) -> str:
 
 
 def share_text(value: float) -> str:
-    """A number from 0 to 1 with three places, such as ``.912``."""
-    return f"{value:.3f}".removeprefix("0")
+    """A number from 0 to 1 with three places, such as ``.912``; others in full."""
+    text = f"{value:.3f}"
+    return text.removeprefix("0") if value >= 0 else text
 
 
 def metrics_in(scores: Mapping[str, Any]) -> list[str]:

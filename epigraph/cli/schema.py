@@ -16,7 +16,10 @@ INTERVAL = {
     "properties": {"value": NUMBER, "low": NUMBER, "high": NUMBER},
     "required": ["value", "low", "high"],
 }
-METRICS = ("accuracy", "macro_f1", "expected_calibration_error", "bleu", "rouge_l", "exact_match")
+METRICS = (
+    *("accuracy", "mae", "quadratic_kappa", "micro_f1", "macro_f1", "subset_accuracy", "expected_calibration_error"),
+    *("bleu", "rouge_l", "exact_match", "token_f1"),
+)
 SCORES = {
     "type": "object",
     "properties": dict.fromkeys(METRICS, INTERVAL)
@@ -55,6 +58,31 @@ CLASS = {"label": TEXT, "precision": NUMBER, "recall": NUMBER, "f1": NUMBER, "ro
 ENTRY = {"prompt": TEXT, "aliases": _TEXTS, "problem": TEXT}
 PROBLEM = {"reference": TEXT, "file": TEXT, "message": TEXT}
 PART = {"part": TEXT, "files": _COUNT, "bytes": _COUNT}
+_NUMBER_OR_NULL = {"type": ["number", "null"]}
+_MEASURED = ("average_accuracy", "backward_transfer", "forgetting", "forward_transfer")
+MEASURES = _object(
+    {"matrix": {"type": "array", "items": {"type": "array", "items": _NUMBER_OR_NULL}}}
+    | dict.fromkeys(_MEASURED, _NUMBER_OR_NULL)
+)
+SCENARIOS = _object({"known": MEASURES, "inferred": MEASURES, "union": MEASURES})
+METHOD = _object(
+    {
+        "name": TEXT,
+        "scores": _MAP,
+        "cost": _MAP,
+        "settings": _MAP,
+        "status": {"enum": ["done", "failed", "cannot run"]},
+        "reason": TEXT,
+    },
+    {"title": TEXT, "reasons": _MAP, "curve": {"type": "array", "items": _MAP}, "forgetting": _MAP},
+)
+PAIR = _object(
+    {"first": TEXT, "second": TEXT, "difference": INTERVAL, "p_bootstrap": NUMBER, "p_holm": NUMBER, "rows": _COUNT},
+    {"p_mcnemar": {"type": ["number", "null"]}, "significant": {"type": "boolean"}},
+)
+DRAFT = _object({"number": _COUNT, "task": TEXT, "text": TEXT, "metric": TEXT, "score": INTERVAL, "rows": _COUNT})
+CAUTION = {"text": TEXT, "about": TEXT, "seriousness": NUMBER}
+_CAUSES = {"type": "array", "items": _object({"section": TEXT, "reason": TEXT})}
 ERROR = _object({"type": TEXT, "message": TEXT, "hint": TEXT})
 SCHEMAS = {
     "tune": _object(TUNE),
@@ -70,16 +98,90 @@ SCHEMAS = {
         {"fields": {"type": "object", "additionalProperties": TEXT}},
         {
             "label": {"type": ["string", "null"]},
+            "labels": _TEXTS,
+            "choice": _COUNT,
             "probabilities": {"type": "object", "additionalProperties": NUMBER},
             "output": TEXT,
             "abstained": {"type": "boolean"},
+            "prompt": TEXT,
+            "route": _object({"task": TEXT, "confidence": NUMBER, "probabilities": _MAP}),
         },
+    ),
+    "multitask": _object(
+        {
+            "work": TEXT,
+            "kind": TEXT,
+            "universal": TEXT,
+            "tasks": {
+                "type": "array",
+                "items": _object(
+                    {"task": TEXT, "prompt": TEXT, "metric": TEXT, "scores": SCORES, "plain": SCORES, "hard_prompt": SCORES}
+                ),
+            },
+            "similarity": _object({"tasks": _TEXTS, "cosine": {"type": "array"}, "gain": {"type": ["array", "null"]}}),
+            "cost": _MAP,
+            "reasons": _MAP,
+        }
+    ),
+    "continual": _object(
+        {
+            "sequence": TEXT,
+            "order": _TEXTS,
+            "method": TEXT,
+            "scenarios": SCENARIOS,
+            "methods": {
+                "type": "array",
+                "items": _object({"name": TEXT, "scenarios": SCENARIOS, "growth": {"type": "array"}}),
+            },
+            "zero_shot": {"type": "array", "items": _NUMBER_OR_NULL},
+            "labels": _MAP,
+            "definitions": _MAP,
+            "prompts": _TEXTS,
+            "warnings": _TEXTS,
+        }
+    ),
+    "compare": _object(
+        {
+            "verdict": TEXT,
+            "findings": _TEXTS,
+            "methods": {"type": "array", "items": METHOD},
+            "pairs": {"type": "array", "items": PAIR},
+            "metric": TEXT,
+            "rows": _object({"train": _COUNT, "test": _COUNT, "split": TEXT}),
+            "base": _MAP,
+            "settings": _MAP,
+            "seconds": NUMBER,
+            "warnings": _TEXTS,
+        },
+        {"folder": TEXT, "report": TEXT},
+    ),
+    "prompt try": _object(
+        {
+            "draft": DRAFT,
+            "scores": _MAP,
+            "wrong": {"type": "array", "items": _MAP},
+            "best_before": {"type": ["object", "null"]},
+        }
+    ),
+    "prompt list": _object({"drafts": {"type": "array", "items": DRAFT}}),
+    "explain": _object(
+        {
+            "prompt": TEXT,
+            "warnings": _TEXTS,
+            "source": TEXT,
+            "rows": _COUNT,
+            "sections": _MAP,
+            "left_out": _CAUSES,
+            "seconds": NUMBER,
+        },
+        {"cautions": {"type": "array", "items": _object(CAUTION)}, "pruned": TEXT, "report": TEXT},
     ),
     "library list": _object(
         {"prompts": {"type": "array", "items": _object(ENTRY, {"kind": TEXT, "base": TEXT, "scores": _MAP})}}
     ),
     "library show": _object({"name": TEXT, "version": _COUNT, "base": _MAP, "task": _MAP, "scores": _MAP}),
     "library promote": _object({"prompt": TEXT, "alias": TEXT}),
+    "library route": _object({"prompt": TEXT, "tasks": {"type": "object", "additionalProperties": TEXT}}),
     "library remove": _object({"removed": TEXT}),
     "library export": _object({"prompt": TEXT, "folder": TEXT}),
     "library import": _object({"prompt": TEXT}),
@@ -87,6 +189,7 @@ SCHEMAS = {
     "cache list": _object({"home": TEXT, "parts": {"type": "array", "items": _object(PART)}}),
     "cache clear": _object({"cleared": _TEXTS, "bytes": _COUNT}),
     "bench tuning": _object({"config": _MAP, "outcomes": _MAP, "summary": _MAP}),
+    "serve": _object({}, {"url": TEXT, "base": TEXT, "prompts": _TEXTS, "name": TEXT, "key": TEXT, "file": TEXT}),
     "error": _object({"error": ERROR}),
 }
 

@@ -1,5 +1,6 @@
 """``epigraph tune``: from a data file to a stored, scored prompt."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,12 @@ def tune(
     template: Annotated[
         str, typer.Option("--template", help='text around an example, such as "{text}{prompt}\\nLabel:"')
     ] = "",
+    task_kind: Annotated[
+        str, typer.Option("--task-kind", help="classification, generation, choice, multilabel or ordinal; else as found")
+    ] = "",
+    start_from: Annotated[
+        str, typer.Option("--from", help="start from this stored prompt, such as a universal one: --start prompt:NAME")
+    ] = "",
     resume: Annotated[Path | None, typer.Option("--resume", help="run folder of an interrupted tuning to continue")] = None,
     memory: Annotated[
         float, typer.Option("--memory", min=0.0, help="gigabytes for frozen states; by default half of what is free")
@@ -50,6 +57,8 @@ def tune(
     """
     from epigraph.jobs import TuneJob, resume_job, run_job
 
+    if start_from:
+        config = _started_from(config, start_from)
     if resume is not None and task:
         raise InputError(f"both TASK {task!r} and --resume were given; a run knows its task.", "Give --resume alone.")
     if resume is not None:
@@ -63,6 +72,7 @@ def tune(
             task=task,
             test=test,
             template=template.replace("\\n", "\n"),
+            task_kind=task_kind,
             name=name,
             base=base,
             device=device,
@@ -82,6 +92,12 @@ def tune(
                 say(_way_on(run_folder, library))
             raise
     print_json(result.json) if json else show(result)
+
+
+def _started_from(config: TuneConfig, name: str) -> TuneConfig:
+    if config.start not in ("", f"prompt:{name}"):
+        raise InputError(f"both --from {name} and --start {config.start} were given.", "Give one of them.")
+    return dataclasses.replace(config, start=f"prompt:{name}")
 
 
 def show(result: "TuneResult") -> None:

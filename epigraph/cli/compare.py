@@ -1,0 +1,134 @@
+"""``epigraph compare``: every method on one task under the same conditions, and a verdict."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from epigraph.cli.options import BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, examples, with_settings
+from epigraph.cli.output import print_json, print_table, say
+from epigraph.compare.asked import CompareConfig
+from epigraph.errors import InputError, StorageFailed
+
+if TYPE_CHECKING:
+    from epigraph.compare.comparison import Comparison
+    from epigraph.compare.errand import Errand
+
+EXAMPLES = examples(
+    "epigraph compare train.csv --report report.html",
+    "epigraph compare task.toml --test test.csv --hard-prompt mine.txt --methods hard-prompt,kv,lora --seeds 1",
+)
+COMPARISONS = Path("comparisons")
+
+
+@with_settings(CompareConfig)
+def compare(
+    task: Annotated[str, typer.Argument(help="data file, task TOML, or folder with train.* and maybe test.*")] = "",
+    *,
+    config: CompareConfig,
+    hard_prompt: Annotated[
+        list[Path] | None, typer.Option("--hard-prompt", help="file with a hard prompt to compare; repeatable")
+    ] = None,
+    test: Annotated[str, typer.Option("--test", help="test file; without one a hold-out is split off")] = "",
+    template: Annotated[
+        str, typer.Option("--template", help='text around an example, such as "{text}{prompt}\\nLabel:"')
+    ] = "",
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="where cells and reports are kept; by default comparisons/TASK")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="one more copy of the report: .html or .md")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="folder of an interrupted comparison to go on with")
+    ] = None,
+    base: BaseFlag = "default",
+    device: DeviceFlag = "auto",
+    dtype: DtypeFlag = "auto",
+    json: JsonFlag = False,
+) -> None:
+    """Compare hard prompts, few-shot, soft prompts, LoRA and full fine-tuning on a task: scores, costs, a verdict.
+
+    All get the same rows, seeds and budget. Every finished part is kept; the same command, or --resume, goes on from there.
+    """
+    from epigraph.compare.errand import Errand, read_errand, read_hard_prompts, run_errand, write_reports
+
+    if resume is not None and task:
+        raise InputError(f"both TASK {task!r} and --resume were given; a comparison knows its task.", "Give --resume alone.")
+    if resume is not None:
+        errand = read_errand(resume)
+    elif not task:
+        raise InputError("no TASK was given.", "Give a data file, a task TOML or a folder: epigraph compare train.csv")
+    else:
+        errand = Errand(
+            task=task,
+            folder=folder or COMPARISONS / _plain_name(task),
+            config=config,
+            test=test,
+            template=template.replace("\\n", "\n"),
+            base=base,
+            device=device,
+            dtype=dtype,
+            written=read_hard_prompts(hard_prompt or []),
+        )
+    begun: list[Path] = []
+    try:
+        done = run_errand(errand, note=say, started=begun.append)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_way_on(begun)) from None
+    except StorageFailed:
+        if begun:
+            say(_way_on(begun))
+        raise
+    written = write_reports(done, errand, command_of(errand), report)
+    show(done, errand, written, as_json=json)
+
+
+def show(done: "Comparison", errand: "Errand", written: list[Path], *, as_json: bool) -> None:
+    """The verdict and the table, or all of it as JSON."""
+    from epigraph.compare.report import comparison_json, make_page
+    from epigraph.report import List, Table, Text
+
+    for path in written:
+        say(f"wrote {path}")
+    if as_json:
+        print_json(comparison_json(done) | {"folder": str(errand.folder), "report": str(written[0])})
+        return
+    page = make_page(done)
+    print(page.lead[0])
+    for section in page.sections[:2]:
+        for part in section.parts:
+            if isinstance(part, Table):
+                print_table("", list(part.columns), [list(row) for row in part.rows])
+            elif isinstance(part, List):
+                print("\n".join(f"  {item}" for item in part.items))
+            elif isinstance(part, Text):
+                print(part.text)
+
+
+def command_of(errand: "Errand") -> str:
+    """The command that makes this comparison anew."""
+    usual, words = CompareConfig(), ["epigraph", "compare", errand.task]
+    for flag, value in (("--test", errand.test), ("--template", errand.template)):
+        words += [flag, value.replace("\n", "\\n")] if value else []
+    for flag, value, left_out in (
+        ("--base", errand.base, "default"),
+        ("--device", errand.device, "auto"),
+        ("--dtype", errand.dtype, "auto"),
+    ):
+        words += [flag, value] if value != left_out else []
+    for name, value in errand.config.to_dict().items():
+        if value == getattr(usual, name) or value is None:
+            continue
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    lines = "".join(f"\n# with the hard prompt {name!r}:\n{text}" for name, text in errand.written)
+    return shlex.join(words) + lines
+
+
+def _plain_name(task: str) -> str:
+    path = Path(task.removeprefix("hub:"))
+    name = path.stem if path.stem not in ("train", "task", "data") else path.resolve().parent.name or path.stem
+    return name.strip(". ") or "task"
+
+
+def _way_on(begun: list[Path]) -> str:
+    return f"go on with: epigraph compare --resume {shlex.quote(str(begun[0]))}" if begun else ""
