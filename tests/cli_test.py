@@ -72,7 +72,7 @@ def test_help_names_every_flag_and_ends_with_examples(words: str, cli: Any) -> N
 def test_every_setting_of_a_tuning_is_a_flag_with_its_meaning(cli: Any) -> None:
     text = " ".join(cli("tune", "--help").out.split())
     for field in dataclasses.fields(TuneConfig):
-        assert f"--{field.name} " in text
+        assert f"--{field.name.replace('_', '-')} " in text
         assert " ".join(field.metadata["doc"].replace("\b", "").split()) in text
 
 

@@ -72,6 +72,7 @@ def real_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.base
+@pytest.mark.slow
 @pytest.mark.xdist_group("base")
 def test_a_marker_is_named_on_the_real_base(real_home: None) -> None:
     """A marker word in the rows of one label of which the words themselves say nothing."""

@@ -34,7 +34,7 @@ def test_task_prompts_and_a_universal_one_are_stored_plain_and_a_new_task_starts
     assert len(cli("predict", "two", "aa a", "--json", *toy_flags).lines[0]["probabilities"]) == 3
     new = cli("tune", make_csv("new.csv", rows=8), "--from", "universal", "--kind", form, *toy_flags, *QUICK, "--json")
     assert new.code == 0, new.err
-    assert library.card("new").lineage.parents == ("universal",)
+    assert library.card("new").lineage.parents == ("universal@1",)
     refused = cli("predict", "universal", "a", *toy_flags)
     assert refused.code == 2
     assert "--from universal" in refused.err

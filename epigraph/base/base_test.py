@@ -83,7 +83,7 @@ def test_what_a_user_writes_is_never_a_special_token() -> None:
     ("template", "message"),
     [
         (None, "has no chat template"),
-        ("{{ raise_exception('a system message is needed') }}", "takes no single message: a system message is needed"),
+        ("{{ raise_exception('a system message is needed') }}", "does not take these messages: a system message is needed"),
         ("{{ messages[0].content }}{{ messages[0].content }}", "does not hold a message once"),
         ("{{ messages[0].content | upper }}", "does not hold a message once"),
     ],

@@ -496,6 +496,7 @@ def test_a_base_that_is_run_by_plain_concatenation_is_served_row_by_row() -> Non
 
 
 @pytest.mark.base
+@pytest.mark.slow
 def test_the_embedded_base_answers_a_mix_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPIGRAPH_HOME", os.environ["EPIGRAPH_REAL_HOME"])
     engine = Engine(load_base(dtype="float32"), keep=False)

@@ -193,7 +193,9 @@ def test_a_client_that_leaves_stops_the_computing(house: House, running: Running
     body = json.dumps({**LONG, "n": 8, "stream": stream}).encode()
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
         connection.sendall(head.encode() + b"\r\n\r\n" + body)
         eventually(lambda: backend.load.running > 0)
     eventually(lambda: backend.load.running == 0)

@@ -15,6 +15,9 @@ from starlette.testclient import TestClient
 
 from tests.serving.conftest import House, Running
 
+# Schemathesis draws with the random module inside its own strategies, and Hypothesis warns of it.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ROUTES = (
     "GET /v1/models",
