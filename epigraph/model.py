@@ -53,18 +53,23 @@ class Prediction:
         return found | ({"abstained": True} if self.abstained else {})
 
 
+def task_of(card: Card) -> Task:
+    """The task that a stored prompt answers. TaskError for a universal prompt, which answers none by itself."""
+    if not card.task:
+        raise TaskError(
+            f"prompt {card.reference!r} is where new tasks start: it answers none by itself.",
+            f"Tune one from it: epigraph tune train.csv --from {card.name}",
+        )
+    return Task.from_dict(card.task)
+
+
 class PromptModel:
     """Predicts with a stored prompt; BaseMismatch if the base is not the one it was tuned on."""
 
     def __init__(self, stored: StoredPrompt, base: Base, *, engine: Engine | None = None) -> None:
         check_base(stored.card, facts(base))
         self.card: Card = stored.card
-        if not stored.card.task:
-            raise TaskError(
-                f"prompt {stored.card.reference!r} is where new tasks start: it answers none by itself.",
-                f"Tune one from it: epigraph tune train.csv --from {stored.card.name}",
-            )
-        self.task = Task.from_dict(stored.card.task)
+        self.task = task_of(stored.card)
         output_tokens = int(stored.card.settings.get("output_tokens", 64))
         method = PromptedBase(
             engine or Engine(base, keep=False),

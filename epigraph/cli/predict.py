@@ -49,7 +49,7 @@ def predict(
     from epigraph.jobs import open_auto, open_prompt
     from epigraph.library import Library
     from epigraph.methods.calibration import check_calibration
-    from epigraph.tasks.task import Task
+    from epigraph.model import task_of
 
     if not 0 <= min_confidence <= 1:
         raise ConfigError(f"--min-confidence {min_confidence} was asked; it must lie between 0 and 1.")
@@ -60,7 +60,7 @@ def predict(
         _answer_routed(auto, texts, file, strict=strict, min_confidence=min_confidence, json=json)
         return
     stored = Library(library).get(prompt)
-    task = Task.from_dict(stored.card.task)
+    task = task_of(stored.card)
     if calibrate:
         check_calibration(task, calibrate)
     if calibrate == "prior" and not file:
