@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("epigraph", deadline=None, max_examples=50)  # no test asserts a time
-settings.load_profile("epigraph")
+settings.register_profile("epigraph", deadline=None, max_examples=50, derandomize=True)  # no test asserts a time
+settings.register_profile("search", deadline=None, max_examples=200)  # HYPOTHESIS_PROFILE=search looks for new faults
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "epigraph"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

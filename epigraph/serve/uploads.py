@@ -5,7 +5,6 @@ names, shapes, dtype, finite values; and besides that it stands on this server's
 """
 
 import base64
-import binascii
 from dataclasses import replace
 
 from epigraph.base import Base
@@ -25,12 +24,10 @@ def take_upload(request: UploadRequest, base: Base, library: Library) -> Card:
     """Store the prompt and return its card. Refused (400) with what is wrong."""
     try:
         name = check_name(request.name)
-        content = base64.b64decode(request.prompt, validate=True)
+        content = _content(request.prompt)
         refuse_pickle(content, "prompt")
         stored = _read(request.card.encode(), content, library)
         prepare(stored, base, computes_here=False)
-    except binascii.Error as error:
-        raise bad(f"prompt is no base64: {error}.", param="prompt") from error
     except (Corrupt, Diverged, NotFound) as error:
         raise bad(_without_paths(error, library), param="prompt", code="prompt_corrupt") from error
     except Refused:
@@ -40,6 +37,13 @@ def take_upload(request: UploadRequest, base: Base, library: Library) -> Card:
     before = stored.card
     lineage = Lineage(parents=(before.reference, *before.lineage.parents), how=f"uploaded; before that {before.lineage.how}")
     return library.add(name, stored.forms, replace(before, lineage=lineage))
+
+
+def _content(prompt: str) -> bytes:
+    try:
+        return base64.b64decode(prompt, validate=True)
+    except ValueError as error:  # binascii.Error is one; letters beyond ASCII raise the plain one
+        raise bad(f"prompt is no base64: {error}.", param="prompt") from error
 
 
 def _read(card: bytes, prompt: bytes, library: Library) -> StoredPrompt:

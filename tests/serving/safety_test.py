@@ -256,6 +256,7 @@ def test_an_upload_that_is_not_whole_leaves_nothing(own_house: House) -> None:
     faults = {
         "a pickle": {"prompt": base64.b64encode(pickle.dumps({"a": 1})).decode()},
         "no base64": {"prompt": "%%%"},
+        "letters beyond ASCII, which once were a 500": {"prompt": "»¾¸?,"},
         "other bytes": {"prompt": base64.b64encode(nan).decode()},
         "a changed card": {"card": good["card"].replace("routing", "rooting")},
         "no TOML": {"card": "= ="},

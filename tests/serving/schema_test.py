@@ -48,7 +48,7 @@ def test_a_route_keeps_to_its_description(schema: schemathesis.schemas.BaseSchem
     operation = schema[path][method]
 
     @given(case=operation.as_strategy())
-    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, database=None, suppress_health_check=list(HealthCheck))
     def probe(case: schemathesis.Case) -> None:
         if isinstance(case.body, dict) and path in MODELS:
             case.body["model"] = MODELS[path]  # else almost every answer is that there is no such model
