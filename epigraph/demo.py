@@ -27,7 +27,7 @@ from epigraph.tuning import Surroundings, TuneResult, tune
 
 NAME = "demo-critics"
 ROWS, NEW = 1000, 3
-LONGEST = 70  # characters: short sentences, so that three passes over them take a minute on two cores
+LONGEST = 60  # characters: short sentences, so that three passes over them take a minute on two cores
 EPOCHS, BATCH = 5, 64  # a short tuning: the demo shall be over soon
 Note = Callable[[str], None]
 
