@@ -146,11 +146,16 @@ class Encoder:
             longest = max(sizes, key=lambda name: len(sizes[name]))
             second = max((len(ids) for name, ids in sizes.items() if name != longest), default=0)
             room = len(sizes[longest]) - second
-            keep = len(sizes[longest]) - max(1, min(excess, room) if room else 1)
+            surplus = -(-excess // self._times(longest))
+            keep = len(sizes[longest]) - max(1, min(surplus, room) if room else 1)
             fields[longest] = self.tokens.detokenize(sizes[longest][:keep]).rstrip("�")
             sizes[longest] = self.tokens.tokenize(fields[longest])[:keep]
             segments = self._segments(fields)
         return segments
+
+    def _times(self, field: str) -> int:
+        """How often the template says a field."""
+        return sum(piece.is_field and piece.text == field for pieces in self.template.segments for piece in pieces)
 
 
 def render(pieces: Sequence[Piece], fields: Mapping[str, str]) -> str:

@@ -171,3 +171,10 @@ def test_the_opening_of_a_chat_is_shared_by_all_rows() -> None:
     encoder = Encoder(Template("Which of these is it? {a}{prompt}?"), Turns(), 100, chat=True)
     row = encoder.encode(Row(fields={"a": "x"}))
     assert row.segments[0][: row.lead] == (300, *b"Which of these is it?")
+
+
+def test_a_field_that_stands_twice_is_shortened_no_more_than_needed() -> None:
+    """Each token taken from it makes two of room: it once was shortened by twice as much as it had to be."""
+    row = Encoder(Template("{a}\n{a}{prompt}:"), Bytes(), 42).encode(Row(fields={"a": "x" * 30}))
+    assert [bytes(s).decode() for s in row.segments] == ["x" * 20 + "\n" + "x" * 20, ":"]
+    assert row.truncated

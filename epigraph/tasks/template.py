@@ -87,6 +87,22 @@ class Template:
         first = "{prompt}" if place == "both" else ""
         return Template(first + self._source(pieces[:after]) + "{prompt}" + self._source(pieces[after:]))
 
+    def reread(self) -> "Template":
+        """This template with its fields a second time before the first prompt block: ``{text}…`` → ``{text}\\n{text}…``.
+
+        In a causal model a token sees what stands before it only; in the second reading every token sees the whole text, and
+        what stands before the prompt is computed once. Source: Springer et al. 2024, https://arxiv.org/abs/2402.15449; Xu et
+        al. 2023, https://arxiv.org/abs/2309.06275. A template without a field before its prompt stays as it is.
+        """
+        pieces = self.segments[0]
+        places = [i for i, piece in enumerate(pieces) if piece.is_field]
+        if not places:
+            return self
+        after = places[-1] + 1
+        again = self._source(pieces[places[0] : after])
+        rest = "{prompt}".join(self._source(segment) for segment in (pieces[after:], *self.segments[1:]))
+        return Template(f"{self._source(pieces[:after])}\n{again}{rest}")
+
     @staticmethod
     def _source(pieces: Sequence[Piece]) -> str:
         return "".join(f"{{{p.text}}}" if p.is_field else p.text.replace("{", "{{").replace("}", "}}") for p in pieces)

@@ -80,3 +80,15 @@ def test_several_blocks_become_one_when_placed() -> None:
     assert template.placed("last").text == "{text}{prompt}\nLabel:"
     assert template.placed("first").text == "{prompt}{text}\nLabel:"
     assert template.placed("template") is template
+
+
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        ("{text}\nLabel{prompt}:", "{text}\n{text}\nLabel{prompt}:"),
+        ("Is it {{so}}?\n{a}\n{b}{prompt} or {prompt}:", "Is it {{so}}?\n{a}\n{b}\n{a}\n{b}{prompt} or {prompt}:"),
+        ("{prompt}{text}\nLabel:", "{prompt}{text}\nLabel:"),
+    ],
+)
+def test_rereading_repeats_the_fields_before_the_prompt(once: str, twice: str) -> None:
+    assert Template(once).reread().text == twice
