@@ -34,8 +34,8 @@ from torch import Tensor
 
 from epigraph.engine import Engine
 from epigraph.tasks.row import Row
-from epigraph.tuning.search.space import RATES
 from epigraph.tuning.loop import Loop
+from epigraph.tuning.search.space import RATES
 
 TRIALS = 8
 STEPS = 8  # of every trial, in one epoch

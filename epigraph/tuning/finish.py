@@ -31,6 +31,7 @@ from epigraph.tuning.surroundings import Surroundings
 from epigraph.tuning.training import Trained
 from epigraph.tuning.verdict import decide
 
+MOST_NAMED = 6  # of the trials that were left out
 MATCHED_ROWS = 500  # on which a calibration is matched
 
 
@@ -156,7 +157,7 @@ def _search_reasons(made: Made) -> dict[str, str]:
     if len(search.contenders) > 1:
         found["winner"] = why(search, made.trained.kept, metric)
     if made.chosen.left_out:
-        found["left_out"] = "too dear for the budget: " + "; ".join(made.chosen.left_out)
+        found["left_out"] = _left_out(made.chosen.left_out)
     if made.parts.folds:
         found["validation"] = (
             f"cross-validation of {len(made.parts.all)} rows in {len(made.parts.folds)} folds chose the settings; the prompt then "
@@ -167,6 +168,11 @@ def _search_reasons(made: Made) -> dict[str, str]:
             f"{len(made.parts.validation)} rows chose settings and epochs; the prompt then learned from all {len(made.parts.all)}"
         )
     return found
+
+
+def _left_out(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return "too dear for the budget: " + "; ".join(names[:MOST_NAMED]) + more
 
 
 def _calibrated(made: Made, solver: PromptedBase) -> PromptedBase:

@@ -35,6 +35,7 @@ from epigraph.tuning.search.costs import Costs, seconds_a_token
 from epigraph.tuning.spot import settle_start
 from epigraph.tuning.start import make_prompt
 from epigraph.tuning.start.values import TEXT
+from epigraph.tuning.start.words import word_ids
 from epigraph.tuning.surroundings import Surroundings
 from epigraph.tuning.training import Trained, train
 
@@ -206,12 +207,21 @@ def _trials(
             choices,
             len(parts.all),
             plain=bool(engine.plain),
-            most_length=engine.base.context // SHARE_OF_CONTEXT,
+            differs=lambda trial: _differs(engine, choices, trial),
             measure=lambda: _measure(solver, first, choices, parts),
             seconds_left=budget - meter.seconds if isinstance(budget, float) else 0.0,
         )
 
     return choose_now() if run is None else Chosen.from_dict(run.trials(lambda: choose_now().to_dict()))
+
+
+def _differs(engine: Engine, choices: Choices, trial: Trial) -> bool:
+    """Whether a trial fits beside the rows, and does not start where another does under another name."""
+    if trial.length > max(choices.length, engine.base.context // SHARE_OF_CONTEXT):
+        return False
+    if trial.start == choices.start or trial.start != "labels":
+        return True
+    return word_ids(engine, choices.task, "labels", trial.length) != word_ids(engine, choices.task, "text", trial.length)
 
 
 def _measure(solver: PromptedBase, first: SoftPrompt, choices: Choices, parts: Parts) -> Costs:

@@ -42,21 +42,22 @@ def choose_trials(
     rows: int,
     *,
     plain: bool,
-    most_length: int,
+    differs: Callable[[Trial], bool],
     measure: Callable[[], Costs],
     seconds_left: float,
 ) -> Chosen:
     """The trials for ``rows`` rows in all.
 
-    ``measure`` is asked for costs only where the budget is a time, of which ``seconds_left`` are left. Prompts longer than
-    ``most_length`` are tried only if that was asked for.
+    ``measure`` is asked for costs only where the budget is a time, of which ``seconds_left`` are left. ``differs`` says whether
+    a trial is one that can be tried and is not the same as another.
     """
     budget = parse_budget(config.budget) if config.trials is None else config.trials
     if isinstance(budget, float):
-        return _within(config, choices, rows, plain=plain, most_length=most_length, costs=measure(), left=seconds_left)
+        possible = [trial for trial in candidates(config, choices, rows, plain=plain) if differs(trial)]
+        return _within(config, possible, costs=measure(), left=seconds_left)
     if config.ensemble > 1 and budget in (None, config.ensemble):
         return Chosen(trials=voters(config, choices), reason=f"{config.ensemble}, which all vote")
-    near = [trial for trial in near_trials(config, choices, rows) if _fits(trial, choices, most_length)]
+    near = [trial for trial in near_trials(config, choices, rows) if differs(trial)]
     if budget is not None:
         return Chosen(trials=numbered(near, budget), reason=f"{budget}, as asked")
     count, reason = default_trials(choices, rows, plain=plain)
@@ -65,20 +66,12 @@ def choose_trials(
     return Chosen(trials=near[:count], reason=reason)
 
 
-def _fits(trial: Trial, choices: Choices, most_length: int) -> bool:
-    return trial.length <= max(most_length, choices.length)
-
-
-def _within(
-    config: TuneConfig, choices: Choices, rows: int, *, plain: bool, most_length: int, costs: Costs, left: float
-) -> Chosen:
+def _within(config: TuneConfig, possible: Sequence[Trial], *, costs: Costs, left: float) -> Chosen:
     """As many trials as a time does for; where it does not even for one, fewer epochs of that."""
     taken: list[Trial] = []
     seconds: list[float] = []
     left_out: list[str] = []
-    for trial in candidates(config, choices, rows, plain=plain):
-        if len(taken) == MOST_TRIALS or not _fits(trial, choices, most_length):
-            continue
+    for trial in possible[:MOST_TRIALS]:
         cost = costs.seconds(trial)
         if taken and epochs_of_all([*seconds, cost], members=config.ensemble) > left:
             left_out.append(f"{trial} ({cost:.0f} s)")

@@ -7,8 +7,6 @@ from epigraph.metrics import upward
 from epigraph.tuning.search.contender import Contender
 from epigraph.tuning.search.halving import Halving
 
-COLUMNS = ("trial", "kind", "place", "length", "rate", "start", "seed", "epochs", "steps", "score", "loss", "kept")
-
 
 def table(search: Halving, kept: Sequence[Contender], metric: str) -> list[dict[str, Any]]:
     """One row a trial; ``score`` and ``loss`` (nats) are those of validation, ``kept`` is "kept" or when it was dropped."""
