@@ -34,8 +34,8 @@ from torch import Tensor
 
 from epigraph.engine import Engine
 from epigraph.tasks.row import Row
-from epigraph.tuning.choices import TRIED_RATES
 from epigraph.tuning.loop import Loop
+from epigraph.tuning.search.space import RATES
 
 TRIALS = 8
 STEPS = 8  # of every trial, in one epoch
@@ -90,8 +90,8 @@ def trials(engine: Engine, rows: list[Row], batch: int) -> list[Loop]:
     """As ``tune --trials 8`` makes them: other rates, then other seeds; each starts from other tokens."""
     solvers = [RandomTexts(engine, start="vocab", seed=i) for i in range(TRIALS)]
     objective = Unwatched(solvers[0], rows)
-    rounds = [divmod(i, len(TRIED_RATES)) for i in range(TRIALS)]
-    each = [settings("kv", batch=batch, epochs=1, rate=TRIED_RATES[which], seed=seed) for seed, which in rounds]
+    rounds = [divmod(i, len(RATES)) for i in range(TRIALS)]
+    each = [settings("kv", batch=batch, epochs=1, rate=RATES[which], seed=seed) for seed, which in rounds]
     return [Loop(s.prompt, objective, one, lambda _moment: None) for s, one in zip(solvers, each, strict=True)]
 
 

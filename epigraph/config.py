@@ -6,6 +6,7 @@ meaning beside it. A value of None (or "") means "not asked for: choose, and kee
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ KINDS = {
     "pool": "keys and values, mixed for each input",
 }
 PLACES = ("first", "last", "both", "template")
+VALIDATION, FEW_VALIDATION = 0.15, 0.3
+KEPT = ("soft", "better")
 CALIBRATIONS = ("contextual", "prior")
 STARTS = ("text", "labels", "vocab", "random", "examples", "nearest")
 STARTS_WITH = {"text:": "text:FILE", "prompt:": "prompt:NAME"}
@@ -68,14 +71,28 @@ class TuneConfig:
     )
     rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
     batch: int | None = setting(None, "examples a step; by default 16 to 64 by the number of rows")
-    trials: int = setting(1, "prompts tuned side by side with other rates and seeds; the best on validation is kept")
+    budget: str = setting(
+        "",
+        "what the search for settings may take: a time such as 60s or 5m, the tuning included, or a number of trials; 1 is no "
+        "search; by default 4 trials, to 200 rows 16",
+    )
+    trials: int | None = setting(None, "the same as a budget of so many trials, tuned side by side")
     ensemble: int = setting(1, "so many of the trials, the best on validation, are kept and vote on the label in one pass")
     seed: int = setting(0, "seed of start, split and order")
     warmup: float = setting(0.1, "share of the steps in which the rate rises")
     clip: float = setting(1.0, "largest norm of a step's gradient")
     patience: int = setting(4, "validations without a better score before tuning stops")
-    validation: float = setting(0.15, "share of the training rows kept for validation")
+    validation: float | None = setting(
+        None,
+        f"share of the training rows kept for validation; by default {VALIDATION}, to 200 rows {FEW_VALIDATION}, and to 32 rows "
+        "every row in turn (cross-validation)",
+    )
     holdout: float = setting(0.15, "share of the rows kept for the final score where there is no test set")
+    keep: str = setting(
+        "",
+        "what is stored: soft (the soft prompt, whatever it reached) or better (the hard prompt where validation prefers it); by "
+        "default better, where a kind, place or ensemble is asked for soft",
+    )
     calibrate: str = setting(
         "", "shift of the finished prompt's probabilities: contextual (by empty inputs) or prior (to the labels' shares)"
     )
@@ -90,6 +107,16 @@ class TuneConfig:
         if self.start and self.start not in STARTS and not self.start.startswith(tuple(STARTS_WITH)):
             known = ", ".join([*STARTS, *STARTS_WITH.values()])
             raise ConfigError(f"start {self.start!r} is not known.", f"Choose one of: {known}.")
+        if self.keep not in ("", *KEPT):
+            raise ConfigError(f"keep {self.keep!r} is not known.", f"Choose one of: {', '.join(KEPT)}.")
+        budget = parse_budget(self.budget)
+        if self.trials is not None and budget:
+            raise ConfigError(f"both trials {self.trials} and budget {self.budget} were asked.", "Give one of them.")
+        if isinstance(budget, int) and budget < self.ensemble:
+            raise ConfigError(
+                f"an ensemble of {self.ensemble} was asked, but a budget of {budget} trials.",
+                "Raise --budget or leave it out.",
+            )
         if self.portable and self.place not in ("", "first"):
             raise ConfigError(f"a portable prompt stands first, but place {self.place!r} was asked.", "Leave --place out.")
         if self.portable and self.ensemble > 1:
@@ -102,12 +129,18 @@ class TuneConfig:
             if value is not None and value < least:
                 raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
         for name in ("warmup", "validation", "holdout"):
-            if not 0 <= getattr(self, name) <= 0.9:
+            if not 0 <= (getattr(self, name) or 0.0) <= 0.9:
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must lie between 0 and 0.9.")
         for name in ("rate", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} {value} was asked; it must be a positive number.")
+
+    @property
+    def single(self) -> "TuneConfig":
+        """The same for a tuning that is a part of something larger: one trial unless more were asked for, and a soft prompt."""
+        searches = self.budget or self.trials or self.ensemble > 1
+        return dataclasses.replace(self, budget=self.budget if searches else "1", keep=self.keep or "soft")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TuneConfig":
@@ -121,6 +154,20 @@ class TuneConfig:
     def to_dict(self) -> dict[str, Any]:
         """All values that are set (TOML has no null)."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+BUDGET = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_budget(text: str) -> int | float | None:
+    """A number of trials (int), a time in seconds (float), or None where nothing was asked. ConfigError if it is neither."""
+    if not text:
+        return None
+    found = BUDGET.fullmatch(text.strip())
+    if found is None or not float(found[1]) or (not found[2] and "." in found[1]):
+        raise ConfigError(f"budget {text!r} was asked; it is a time or a number of trials.", "Write 60s, 5m or 12.")
+    return float(found[1]) * SECONDS[found[2]] if found[2] else int(found[1])
 
 
 def read_toml(path: Path) -> dict[str, Any]:

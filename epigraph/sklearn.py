@@ -39,12 +39,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kind: str = "",
         length: int | None = None,
         place: str = "",
-        start: str = "text",
+        start: str = "",
         epochs: int | None = None,
         rate: float | None = None,
         batch: int | None = None,
         seed: int = 0,
-        validation: float = 0.15,
+        validation: float | None = None,
+        budget: str = "",
         template: str | None = None,
         instruction: str | None = None,
         labels: dict[Any, str] | None = None,
@@ -62,6 +63,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch = batch
         self.seed = seed
         self.validation = validation
+        self.budget = budget
         self.template = template
         self.instruction = instruction
         self.labels = labels
@@ -94,6 +96,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             batch=self.batch,
             seed=self.seed,
             validation=self.validation,
+            budget=self.budget,
             holdout=0.0,
             calibrate=self.calibrate,
         )

@@ -15,7 +15,7 @@ from epigraph.base.toy import toy_base
 
 MARKS = "aZ7kQ"  # what each label's texts are made of: a toy base knows no words, but it can tell letters apart
 TOY_SEED = 1  # this random base learns the marks in 6 epochs at rate 0.3; that of seed 0 does not
-LEARNS = ["--rate", "0.3", "--epochs", "6", "--batch", "8"]
+LEARNS = ["--rate", "0.3", "--epochs", "6", "--batch", "8", "--budget", "1", "--validation", "0.15", "--keep", "soft"]
 
 
 @dataclass(frozen=True)

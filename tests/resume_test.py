@@ -27,7 +27,7 @@ from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, tune
 from epigraph.tuning.loop import Moment
 
-CONFIG = TuneConfig(epochs=3, batch=8, rate=0.3)  # 12 steps on 40 rows
+CONFIG = TuneConfig(epochs=3, batch=8, rate=0.3, budget="1", validation=0.15, keep="soft")  # 12 steps on 40 rows
 
 
 @pytest.fixture

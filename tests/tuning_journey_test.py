@@ -25,7 +25,7 @@ from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, TuneResult, tune
 from epigraph.tuning.loop import Moment
 
-FAST = {"epochs": 6, "batch": 8, "rate": 0.3}
+FAST = {"epochs": 6, "batch": 8, "rate": 0.3, "budget": "1", "validation": 0.15, "keep": "soft"}
 
 
 @pytest.fixture(scope="module")

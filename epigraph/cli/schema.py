@@ -53,7 +53,13 @@ SCORED = {
     "settings": _MAP,
     "reasons": {"type": "object", "additionalProperties": TEXT},
 }
-TUNE = SCORED | {"warnings": _TEXTS}
+GAIN = _object({"value": NUMBER, "low": NUMBER, "high": NUMBER, "metric": TEXT, "rows": {"type": "integer"}, "split": TEXT})
+TUNE = SCORED | {
+    "warnings": _TEXTS,
+    "verdict": {"enum": ["soft", "hard"]},
+    "gain": GAIN,
+    "trials": {"type": "array", "items": _MAP},
+}
 CLASS = {"label": TEXT, "precision": NUMBER, "recall": NUMBER, "f1": NUMBER, "rows": _COUNT}
 ENTRY = {"prompt": TEXT, "aliases": _TEXTS, "problem": TEXT}
 PROBLEM = {"reference": TEXT, "file": TEXT, "message": TEXT}

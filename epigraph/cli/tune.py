@@ -106,7 +106,8 @@ def show(result: "TuneResult") -> None:
         say(f"note: {warning}")
     metrics = metrics_in(result.scores)
     reference = result.prompt.stored.card.reference
-    rows = scores_rows({f"soft prompt {reference}": result.scores, "hard prompt": result.hard.json}, metrics)
+    kept = "hard prompt, kept as" if result.verdict.keeps == "hard" else "soft prompt"
+    rows = scores_rows({f"{kept} {reference}": result.scores, "hard prompt": result.hard.json}, metrics)
     print_table("", [_rows_of(result.scores), *(METRIC_NAMES[m] for m in metrics)], rows)
     cost = result.cost
     print(
@@ -114,8 +115,19 @@ def show(result: "TuneResult") -> None:
         f"{cost['trained_parameters']:,} trained numbers, {size_text(cost['kept_bytes'])} kept, "
         f"{cost['joules']:.0f} J ({cost['joules_source']})"
     )
+    if len(result.trials) > 1:
+        show_trials(result)
     for key, reason in result.reasons.items():
         print(f"  {key}: {reason}")
+
+
+def show_trials(result: "TuneResult") -> None:
+    """What a search tried, a line a trial."""
+    columns = ("trial", "kind", "place", "length", "rate", "start", "seed", "epochs", "steps", "score", "loss", "kept")
+    rows = [
+        [f"{trial[c]:.3g}" if isinstance(trial[c], float) else str(trial[c]) for c in columns] for trial in result.trials
+    ]
+    print_table("", list(columns), rows)
 
 
 def _way_on(run_folder: list[Path], library: Path) -> str:

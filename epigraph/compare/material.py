@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from epigraph.base import Base
-from epigraph.config import TuneConfig
+from epigraph.config import VALIDATION, TuneConfig
 from epigraph.errors import DataError
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.split import head, split_validation
@@ -45,7 +45,7 @@ class Material:
     def part(self, rows: int, seed: int) -> Part:
         """The first ``rows`` of the seed's order, divided as ``tune`` divides them."""
         chosen = head(self.rest, rows, seed)
-        share = SHARE_OF_FEW if len(chosen) < FEW_ROWS else TuneConfig().validation
+        share = SHARE_OF_FEW if len(chosen) < FEW_ROWS else VALIDATION
         task = replace(self.task, train=Split(rows=tuple(chosen), source=self.task.train.source), test=None)
         marked = replace(task, test=Split(rows=tuple(self.test[:1])))  # a task with a test set keeps all its rows
         parts = divide(marked, TuneConfig(seed=seed, validation=share))

@@ -106,7 +106,7 @@ class SoftPrompt:
     def _config(self, job: Job, rate: float | None) -> TuneConfig:
         return TuneConfig(
             kind=self.kind, rate=rate, seed=job.seed, epochs=job.budget.epochs, validation=job.validation_share
-        )
+        ).single
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,7 @@ class PromptLearner(Learner):
     ) -> TuneResult:
         world = self.world
         stage = world.stage(self.name, t)
-        config = world.config.tune
+        config = world.config.tune.single
         if start:
             config = replace(config, start="prompt:before")
         if kind:

@@ -48,7 +48,7 @@ def _rows_of(run: Run) -> KnownRows | None:
     for part, split in (("train", task.train), ("test", task.test)):
         if split is not None and rows_hash(split.rows)[:16] not in noted["data"].get(part, ""):
             return None
-    parts = divide(task, TuneConfig.from_dict(noted["config"]))
+    parts = divide(task, TuneConfig.from_dict(noted["config"]), thrifty=True)
     rows, said = list(parts.final), f"the {parts.split} of {Path(source).name}"
     if len(rows) < FEW and parts.validation is not parts.final:
         rows, said = [*rows, *parts.validation], f"{said} and the rows it was chosen on"

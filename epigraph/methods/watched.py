@@ -1,12 +1,16 @@
-"""What a method's validation shows: the task's metric, and the mean loss where two are equal.
+"""What a method's validation shows: the task's metric, how sure it is, and the mean loss where two are equal.
 
     score   accuracy, macro-F1, BLEU …, turned so that higher is better        minus_loss   −mean loss, in nats
+    error   √(q(1 − q) / N), q = (N · place + 1) / (N + 2)                     place: where the score lies in its range, 0 to 1
 
+A score in a bounded range varies at most as a share does, so the error of other metrics is that of a share, stretched to
+their range; one right and one wrong row are added, so that a score of 0 or 1 on a few rows is not taken for certain.
 Computed by the house's own solver, so that every method is watched by the same code.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,10 +28,22 @@ TINY = 1e-30
 
 @dataclass(frozen=True, order=True)
 class Watched:
-    """A validation result; compared by score first, then by the lower loss."""
+    """A validation result; compared by score first, then by the lower loss.
+
+    ``error`` is the score's standard error.
+    """
 
     score: float
     minus_loss: float
+    error: float = field(default=0.0, compare=False)
+
+
+def standard_error(metric: str, score: float, rows: int, labels: int) -> float:
+    """The standard error of a score of ``rows`` rows, in the score's own unit."""
+    least, most = -1.0 if metric == "quadratic_kappa" else 0.0, float(max(1, labels - 1)) if metric == "mae" else 1.0
+    place = min(max((metrics.upward(metric, score) - least) / (most - least), 0.0), 1.0)
+    share = (place * rows + 1) / (rows + 2)
+    return (most - least) * math.sqrt(share * (1 - share) / max(1, rows))
 
 
 def watch_labels(solver: PromptedBase, rows: Sequence[Encoded], truth: Sequence[str]) -> Watched:
@@ -38,7 +54,7 @@ def watch_labels(solver: PromptedBase, rows: Sequence[Encoded], truth: Sequence[
     known = np.flatnonzero(right >= 0)
     loss = -scores[known, right[known]].mean() if len(known) else 0.0
     targets = [Row(fields={}, target=label) for label in truth]
-    return Watched(_value(solver, targets, np.exp(scores)), -float(loss))
+    return _watched(solver, _value(solver, targets, np.exp(scores)), float(loss), len(rows))
 
 
 def watch_choices(solver: PromptedBase, encoded: Sequence[Encoded], rows: Sequence[Row]) -> Watched:
@@ -46,7 +62,7 @@ def watch_choices(solver: PromptedBase, encoded: Sequence[Encoded], rows: Sequen
     found = solver.choice_probabilities(encoded)
     right = [row.choices.index(row.target or "") for row in rows]
     loss = -np.log(np.maximum(found[np.arange(len(rows)), right], TINY)).mean()
-    return Watched(_value(solver, rows, found), -float(loss))
+    return _watched(solver, _value(solver, rows, found), float(loss), len(rows))
 
 
 def watch_sets(solver: PromptedBase, encoded: Sequence[Encoded], truth: Marks) -> Watched:
@@ -54,7 +70,7 @@ def watch_sets(solver: PromptedBase, encoded: Sequence[Encoded], truth: Marks) -
     found = solver.set_probabilities(encoded).astype(np.float64)
     _, score = metrics.best_threshold(truth, found, solver.task.metric)
     loss = -np.log(np.maximum(np.where(truth, found, 1 - found), TINY)).mean()
-    return Watched(score, -float(loss))
+    return _watched(solver, score, float(loss), len(encoded))
 
 
 @torch.no_grad()
@@ -66,7 +82,11 @@ def watch_answers(
     found = [solver.engine.answer_loss(batch, [solver.forms]) for batch in batches]
     loss = sum(float(sums.sum()) for sums, _ in found) / max(1.0, sum(float(tokens.sum()) for _, tokens in found))
     outputs = solver.encoded_outputs(asked)
-    return Watched(float(metrics.ANSWER_SCORES[solver.task.metric](outputs, references)), -loss)
+    return _watched(solver, float(metrics.ANSWER_SCORES[solver.task.metric](outputs, references)), loss, len(asked))
+
+
+def _watched(solver: PromptedBase, score: float, loss: float, rows: int) -> Watched:
+    return Watched(score, -loss, standard_error(solver.task.metric, score, rows, len(solver.task.labels)))
 
 
 def _value(solver: PromptedBase, rows: Sequence[Row], probabilities: Probabilities) -> float:

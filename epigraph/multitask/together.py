@@ -162,7 +162,7 @@ class Workshop:
             source=(self.sources[t], "", ""),
             **around,
         )
-        result = tune(self.engine.base, task, config, name=task.name, engine=self.engine, around=surroundings)
+        result = tune(self.engine.base, task, config.single, name=task.name, engine=self.engine, around=surroundings)
         stored = result.prompt.stored
         write_prompt(home / "prompt", stored.forms, stored.card)
         metrics = result.prompt.metrics_file

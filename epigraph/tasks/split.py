@@ -35,6 +35,24 @@ def split_validation(
     return _pick(rows, held, inside=False), _pick(rows, held, inside=True), alone
 
 
+def split_folds(rows: Sequence[Row], *, folds: int, seed: int, labels: bool = True) -> list[list[int]]:
+    """The places of the rows that each fold of a cross-validation holds out, stratified by label.
+
+    A label with a single text is held out by no fold. Folds that would hold nothing are left out.
+    """
+    generator = random.Random(seed)
+    names = [(row.target or "") if labels else "" for row in rows]
+    dealt: list[list[int]] = [[] for _ in range(folds)]
+    turn = 0
+    for groups in _strata(rows, names).values():
+        if len(groups) == 1 and labels:
+            continue
+        for group in generator.sample(groups, len(groups)):
+            dealt[turn % folds] += group
+            turn += 1
+    return [sorted(fold) for fold in dealt if fold]
+
+
 def head(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
     """The first ``n`` rows of a seeded shuffle; all of them, shuffled, where there are fewer."""
     order = list(rows)

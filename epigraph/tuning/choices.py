@@ -14,7 +14,7 @@ DEFAULT_KIND, PLAIN_KIND = "kv", "token"
 EXAMPLES_SEEN = {"classification": 6000, "ordinal": 6000, "multilabel": 6000, "choice": 6000, "generation": 2500}
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "generation": 16}
-TRIED_RATES = (1.0, 2.5, 0.4)  # in units of the chosen rate
+MOST_VALIDATIONS = 16
 BATCHES = ((200, 16), (600, 32), (math.inf, 64))
 MANY_LABELS, MANY_LABELS_BATCH = 20, 32
 RATE_POWER, SEEN_POWER = 0.2, 0.35  # how rate and examples seen grow with the labels, in units of two of them
@@ -31,16 +31,21 @@ class Choices:
     start: str
     loop: Settings
     reasons: Mapping[str, str]
-    trials: tuple[Settings, ...] = ()
     members: int = 1
     share_blocks: bool = False
 
     def to_dict(self) -> dict[str, object]:
-        """The settings as the contract's ``settings`` object, those of the first trial where there are several."""
+        """The settings as the contract's ``settings`` object."""
         loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
         own = {"kind": self.kind, "length": self.length, "place": self.place, "start": self.start}
-        voting = {"trials": len(self.trials), "members": self.members}
-        return own | loop | voting | {"template": self.task.template.text, "share_blocks": self.share_blocks}
+        more = {"members": self.members, "template": self.task.template.text, "share_blocks": self.share_blocks}
+        return own | loop | more
+
+    def of(self, task: Task, *, kind: str, length: int, place: str, start: str, loop: Settings) -> "Choices":
+        """The same with what a trial of this task was tuned with."""
+        placed = replace(task, template=task.template.placed(place))
+        share = self.share_blocks and placed.template.blocks > 1
+        return replace(self, task=placed, kind=kind, length=length, place=place, start=start, loop=loop, share_blocks=share)
 
 
 def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Choices:
@@ -88,6 +93,7 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         clip=config.clip,
         patience=config.patience,
         seed=config.seed,
+        every=math.ceil(epochs / MOST_VALIDATIONS),
     )
     return Choices(
         task=placed,
@@ -97,19 +103,9 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         start=config.start or own.default_start,
         loop=loop,
         reasons=reasons,
-        trials=_trials(config, loop),
         members=config.ensemble,
         share_blocks=config.share_blocks and placed.template.blocks > 1,
     )
-
-
-def _trials(config: TuneConfig, first: Settings) -> tuple[Settings, ...]:
-    """The chosen settings, then other rates (unless one was asked for, or all shall vote), then other seeds."""
-    trials = max(config.trials, config.ensemble)
-    all_vote = trials == config.ensemble > 1
-    factors = TRIED_RATES if config.rate is None and not all_vote else (1.0,)
-    rounds = [divmod(i, len(factors)) for i in range(trials)]
-    return tuple(replace(first, rate=first.rate * factors[which], seed=first.seed + turn) for turn, which in rounds)
 
 
 def _kind(config: TuneConfig, plain: str) -> str:

@@ -1,51 +1,92 @@
-"""Which rows train, which validate and choose, and which give the final score and are seen by no choice."""
+"""Which rows train, which validate and choose, and which give the final score and are seen by no choice.
+
+many rows    train | validation | final
+to 200       the same with more for validation; the prompt that is kept learns from train and validation once settings
+             and the number of epochs are chosen
+to 32        every row trains and, in one of four folds, validates; without a test set these answers are the final score
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from epigraph.config import TuneConfig
+from epigraph.config import FEW_VALIDATION, VALIDATION, TuneConfig
 from epigraph.errors import DataError
 from epigraph.tasks.row import Row
-from epigraph.tasks.split import split_validation
+from epigraph.tasks.split import split_folds, split_validation
 from epigraph.tasks.task import Task
 
 FEWEST_ROWS = 4
+CROSS_ROWS, FEW_ROWS, FOLDS = 32, 200, 4
 MOST_VALIDATION_ROWS = 500  # beyond that a better choice is not worth the rows and the time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The rows of one tuning. ``split`` says what the final rows are of: test or holdout."""
+    """The rows of one tuning. ``split`` says what the final rows are of: test, holdout, crossval or validation.
+
+    ``folds`` are, of a cross-validation, the places of the rows that each holds out; training and validation rows are then
+    the same. ``refit`` says that the prompt that is kept learns from all of them.
+    """
 
     train: Sequence[Row]
     validation: Sequence[Row]
     final: Sequence[Row]
     split: str
     warnings: Sequence[str]
+    folds: Sequence[Sequence[int]] = ()
+    refit: bool = False
+
+    @property
+    def all(self) -> list[Row]:
+        """Training and validation rows, each once."""
+        return list(self.train) if self.folds or self.validation is self.train else [*self.train, *self.validation]
 
 
-def divide(task: Task, config: TuneConfig) -> Parts:
-    """Validation split off the training rows, and a hold-out too where there is no test set."""
+def divide(task: Task, config: TuneConfig, *, thrifty: bool = False) -> Parts:
+    """Validation split off the training rows, and a hold-out too where there is no test set.
+
+    ``thrifty``: few rows are used twice, unless the share of validation was asked for.
+    """
     rows = list(task.train.rows)
     if len(rows) < FEWEST_ROWS:
         raise DataError(
             f"{task.train.source or 'the task'} has {len(rows)} usable rows; tuning needs {FEWEST_ROWS} or more."
         )
     labels = task.has_labels
+    if thrifty and config.validation is None and len(rows) <= CROSS_ROWS and _refits(task):
+        held = split_folds(rows, folds=FOLDS, seed=config.seed + 1, labels=labels)
+        if len(held) > 1:
+            return _crossed(task, rows, held)
     if task.test is not None:
         final, split, rest = list(task.test.rows), "test", rows
     else:
         rest, final, _ = split_validation(rows, share=config.holdout, seed=config.seed, labels=labels)
         split = "holdout"
-    share = min(config.validation, MOST_VALIDATION_ROWS / len(rest))
+    few = thrifty and config.validation is None and len(rest) <= FEW_ROWS and _refits(task)
+    wanted = FEW_VALIDATION if few else VALIDATION if config.validation is None else config.validation
+    share = min(wanted, MOST_VALIDATION_ROWS / len(rest))
     train, validation, alone = split_validation(rest, share=share, seed=config.seed + 1, labels=labels)
     if not validation:
         validation = train  # nothing can be spared: said below
     if not final:
         final, split = list(validation), "validation"
-    return Parts(
-        train=train, validation=validation, final=final, split=split, warnings=_warnings(task, train, validation, alone)
-    )
+    warnings = _warnings(task, train, validation, alone)
+    refit = few and validation is not train
+    return Parts(train=train, validation=validation, final=final, split=split, warnings=warnings, refit=refit)
+
+
+def _refits(task: Task) -> bool:
+    """Whether nothing but settings and epochs is chosen on validation, such as a threshold."""
+    return task.has_labels or not (task.knows_labels or task.writes)
+
+
+def _crossed(task: Task, rows: list[Row], held: Sequence[Sequence[int]]) -> Parts:
+    seen = {place for fold in held for place in fold}
+    alone = sorted({row.target or "" for place, row in enumerate(rows) if place not in seen})
+    final = list(task.test.rows) if task.test is not None else [rows[place] for place in sorted(seen)]
+    split = "crossval" if task.test is None else "test"
+    warnings = _warnings(task, rows, (), alone)
+    return Parts(train=rows, validation=rows, final=final, split=split, warnings=warnings, folds=held, refit=True)
 
 
 def _warnings(task: Task, train: Sequence[Row], validation: Sequence[Row], alone: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""The end of a tuning: the best prompt scored beside the hard prompt, and its card.
+"""The end of a tuning: what is kept, scored beside the hard prompt, and its card.
 
-final rows → scores of prompt and hard prompt      settings, reasons, cost, lineage → card
+validation → soft or hard      final rows → scores of both      settings, reasons, cost, lineage → card
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,25 @@ from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Lineage, StoredPrompt
 from epigraph.methods import PromptedBase, best_zero_shot
 from epigraph.methods.calibration import calibrate
+from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
 from epigraph.metrics import RANK_SCORES, upward
 from epigraph.model import PromptModel, facts
 from epigraph.prompts import KINDS, AnyForm, SoftPrompt, kept_numbers
 from epigraph.tasks.row import Row
-from epigraph.tasks.task import Task
 from epigraph.tuning.choices import Choices
 from epigraph.tuning.data import Parts
+from epigraph.tuning.diagnosis import Evidence, diagnose
 from epigraph.tuning.loop import Loop
 from epigraph.tuning.result import TunedPrompt, TuneResult
 from epigraph.tuning.run import Run
-from epigraph.tuning.state import State
+from epigraph.tuning.search import Chosen, Contender, CrossValidated
+from epigraph.tuning.search.table import table, why
 from epigraph.tuning.surroundings import Surroundings
+from epigraph.tuning.training import Trained
+from epigraph.tuning.verdict import decide
 
+MOST_NAMED = 6  # of the trials that were left out
 MATCHED_ROWS = 500  # on which a calibration is matched
 
 
@@ -35,8 +40,9 @@ class Made:
     """Everything the end of a tuning needs."""
 
     solver: PromptedBase
-    loops: Sequence[Loop]
+    trained: Trained
     parts: Parts
+    chosen: Chosen
     choices: Choices
     config: TuneConfig
     run: Run | None
@@ -45,66 +51,75 @@ class Made:
     flops: int
     around: Surroundings
     name: str
+    findings: Sequence[str] = ()
 
     @property
-    def kept(self) -> list[Loop]:
-        """The trials that are kept, the best on validation first: one, or those that vote."""
-        ranked = sorted(self.loops, key=lambda loop: (loop.state.best_score, loop.state.best_minus_loss), reverse=True)
-        return ranked[: self.choices.members]
+    def contender(self) -> Contender:
+        """The trial that was best on validation."""
+        return self.trained.kept[0]
 
     @property
     def loop(self) -> Loop:
-        """The trial that was best on validation."""
-        return self.kept[0]
-
-    @property
-    def state(self) -> State:
-        """Where it ended."""
-        return self.loop.state
+        """The loop that made its prompt."""
+        return self.trained.loops[0]
 
     @property
     def prompt(self) -> SoftPrompt:
-        """The prompt that was best on validation."""
+        """Its prompt."""
         return self.loop.prompt
 
     @property
     def trained_parameters(self) -> int:
         """Of all that are kept."""
-        return sum(loop.prompt.trained_parameters for loop in self.kept)
+        return sum(loop.prompt.trained_parameters for loop in self.trained.loops)
+
+    def method(self, prompts: Sequence[SoftPrompt]) -> PromptedBase:
+        """The task solved by these prompts, which vote where they are several."""
+        forms = [form for prompt in prompts for form in prompt.fold()]
+        return PromptedBase(
+            self.solver.engine, self.solver.task, forms, output_tokens=self.solver.output_tokens, members=len(prompts)
+        )
 
 
 def finish(made: Made) -> TuneResult:
-    """Score the best prompt and the hard prompt on the final rows, and write the card."""
-    solver, parts = made.solver, made.parts
-    forms = [form for loop in made.kept for form in loop.prompt.fold()]
+    """Decide what is kept, score it and the hard prompt on the final rows, and write the card."""
+    solver, parts, seed = made.solver, made.parts, made.config.seed
     tuned_seconds = made.meter.seconds
-    members = made.choices.members
-    tuned = PromptedBase(solver.engine, solver.task, forms, output_tokens=solver.output_tokens, members=members)
-    tuned = _calibrated(made, with_best_threshold(tuned, parts.validation))
+    tuned = _calibrated(
+        made, with_best_threshold(made.method([loop.prompt for loop in made.trained.loops]), parts.validation)
+    )
+    judged = _judged(made, tuned)
     final = list(parts.final)
     made.around.stage("scoring", 0, len(final))
-    scored = evaluate(tuned, final, split=parts.split, seed=made.config.seed)
+    verdict = decide(
+        judged, solver.engine, solver.task, parts, solver.output_tokens, seed=seed, soft_only=_soft_only(made.config)
+    )
+    keeps_hard = verdict.keeps == "hard"
+    kept = _calibrated(made, verdict.hard.method) if keeps_hard else tuned
+    unseen = parts.split in ("test", "holdout")  # else the final rows are those of the verdict
+    scored = evaluate(kept if unseen else verdict.hard.judged if keeps_hard else judged, final, split=parts.split, seed=seed)
     chosen = best_zero_shot(solver.engine, solver.task, parts.validation, solver.output_tokens)
-    rival = _calibrated(made, chosen.method)
-    hard = evaluate(rival, final, split=parts.split, seed=made.config.seed)
+    rival = _calibrated(made, verdict.hard.method if keeps_hard else chosen.method)
+    hard = scored if keeps_hard else evaluate(rival, final, split=parts.split, seed=seed)
     made.around.stage("scoring", len(final), len(final))
+    name = verdict.hard.name if keeps_hard else chosen.name
     reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{chosen.name}: {chosen.reason}"}
-    reasons["dtype"] = solver.engine.base.precision.reason
-    reasons["stop"] = _stop_reason(made)
-    if len(made.loops) > 1:
-        reasons["trials"] = _trials_reason(made)
-    reasons |= _answer_reasons(made, tuned)
-    cost = _cost(made, forms, tuned_seconds)
+    reasons |= _search_reasons(made) | {"verdict": verdict.reason, "dtype": solver.engine.base.precision.reason}
+    reasons |= {"stop": _stop_reason(made)} | _answer_reasons(made, kept)
+    cost = _cost(made, kept.forms, tuned_seconds, trained=0 if keeps_hard else made.trained_parameters)
     settings = made.choices.to_dict() | {
         "output_tokens": solver.output_tokens,
         "dtype": solver.engine.base.precision.name,
-        "hard_prompt": chosen.name,
-        **_answer_settings(tuned, rival),
-        "rate": made.loop.settings.rate,
-        "seed": made.loop.settings.seed,
+        "hard_prompt": name,
+        "trials": len(made.trained.search.contenders),
+        "verdict": verdict.keeps,
+        **_answer_settings(kept, rival),
     }
-    card = _card(made, tuned.task, scored, hard, cost, settings, reasons)
-    stored = StoredPrompt(card=card, forms=forms)
+    if keeps_hard:
+        settings |= {"kind": "token", "length": kept.forms[0].length, "template": kept.task.template.text, "members": 1}
+        settings |= {"place": _place_of(kept)}
+    evidence = Evidence(loop=made.contender.loops[0], prompt=made.prompt, verdict=verdict, task=solver.task)
+    stored = StoredPrompt(card=_card(made, kept, scored, hard, cost, settings, reasons), forms=list(kept.forms))
     return TuneResult(
         prompt=TunedPrompt(stored=stored, metrics_file=made.run.metrics_file if made.run else None),
         model=PromptModel(stored, solver.engine.base, engine=solver.engine),
@@ -113,8 +128,51 @@ def finish(made: Made) -> TuneResult:
         cost=cost,
         settings=settings,
         reasons=reasons,
-        warnings=_warnings(solver, parts),
+        warnings=[*_warnings(solver, parts), *made.findings, *diagnose(evidence)],
+        verdict=verdict,
+        trials=table(made.trained.search, made.trained.kept, solver.task.metric),
     )
+
+
+def _soft_only(config: TuneConfig) -> bool:
+    asked = config.kind or config.place or config.portable or config.ensemble > 1
+    return config.keep == "soft" or (not config.keep and bool(asked))
+
+
+def _judged(made: Made, tuned: PromptedBase) -> Scorable:
+    """What answers the validation rows: of few rows the prompts that have not learned from them."""
+    parts = made.parts
+    if parts.folds:
+        return CrossValidated([made.method([prompt]) for prompt in made.trained.folds], parts.all, parts.folds)
+    return made.method([contender.loops[0].prompt for contender in made.trained.kept]) if parts.refit else tuned
+
+
+def _place_of(kept: PromptedBase) -> str:
+    return "template" if kept.template.segments[0] else "first"
+
+
+def _search_reasons(made: Made) -> dict[str, str]:
+    search, metric = made.trained.search, made.solver.task.metric
+    found = {"trials": made.chosen.reason}
+    if len(search.contenders) > 1:
+        found["winner"] = why(search, made.trained.kept, metric)
+    if made.chosen.left_out:
+        found["left_out"] = _left_out(made.chosen.left_out)
+    if made.parts.folds:
+        found["validation"] = (
+            f"cross-validation of {len(made.parts.all)} rows in {len(made.parts.folds)} folds chose the settings; the prompt then "
+            "learned from all rows. Its interval is over these rows only, and a little too narrow, since folds share rows"
+        )
+    elif made.parts.refit:
+        found["validation"] = (
+            f"{len(made.parts.validation)} rows chose settings and epochs; the prompt then learned from all {len(made.parts.all)}"
+        )
+    return found
+
+
+def _left_out(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return "too dear for the budget: " + "; ".join(names[:MOST_NAMED]) + more
 
 
 def _calibrated(made: Made, solver: PromptedBase) -> PromptedBase:
@@ -156,40 +214,44 @@ def _answer_reasons(made: Made, tuned: PromptedBase) -> dict[str, str]:
 
 def _card(
     made: Made,
-    task: Task,
+    kept: PromptedBase,
     scored: Scores,
     hard: Scores,
     cost: dict[str, Any],
     settings: dict[str, Any],
     reasons: dict[str, str],
 ) -> Card:
-    start = made.choices.start
-    parents = (start.removeprefix("prompt:"),) if start.startswith("prompt:") else ()
-    template = made.choices.task.template
+    start, is_hard = made.choices.start, settings["verdict"] == "hard"
+    parents = (start.removeprefix("prompt:"),) if start.startswith("prompt:") and not is_hard else ()
+    template = kept.task.template
+    kind = made.prompt.kind if made.prompt.kind in KINDS else made.choices.kind
+    needs_query = made.prompt.needs_query and not is_hard
     return Card(
         name=made.name,
-        kind=made.prompt.kind if made.prompt.kind in KINDS else made.choices.kind,
-        place=made.choices.place,  # type: ignore[arg-type]
-        portable=template.blocks == made.choices.members == 1 and not template.segments[0] and not made.prompt.needs_query,
-        trained_parameters=made.trained_parameters,
+        kind="token" if is_hard else kind,
+        place=settings["place"],
+        portable=template.blocks == settings["members"] == 1 and not template.segments[0] and not needs_query,
+        trained_parameters=cost["trained_parameters"],
         base=facts(made.solver.engine.base),
-        task=task.to_dict(),
+        task=kept.task.to_dict(),
         scores=scored.json,
         hard_prompt=hard.json,
         cost=cost,
         settings=settings,
         reasons=reasons,
-        lineage=Lineage(parents=parents, how=f"tuned from {start}"),
+        lineage=Lineage(
+            parents=parents, how=f"the hard prompt {settings['hard_prompt']}" if is_hard else f"tuned from {start}"
+        ),
     )
 
 
-def _cost(made: Made, forms: Sequence[AnyForm], seconds: float) -> dict[str, Any]:
+def _cost(made: Made, forms: Sequence[AnyForm], seconds: float, *, trained: int) -> dict[str, Any]:
     kept = kept_numbers(forms)
     return {
         "seconds": round(seconds, 1),
         "frozen_seconds": round(made.frozen_seconds, 1),
-        "train_seconds": round(made.state.train_seconds, 1),
-        "trained_parameters": made.trained_parameters,
+        "train_seconds": round(made.trained.seconds, 1),
+        "trained_parameters": trained,
         "kept_parameters": kept,
         "kept_bytes": 4 * kept,
         "flops": made.flops,
@@ -200,23 +262,15 @@ def _cost(made: Made, forms: Sequence[AnyForm], seconds: float) -> dict[str, Any
 
 
 def _stop_reason(made: Made) -> str:
-    state, steps = made.state, made.state.step
-    metric, rows = made.choices.task.metric, len(made.parts.validation)
-    best = f"best {metric} {upward(metric, state.best_score):.3f} on {rows} validation rows at step {state.best_step}"
+    contender, metric = made.contender, made.choices.task.metric
+    state, watched, rows = made.loop.state, contender.watched, sum(contender.sizes)
+    step = f" at step {contender.loops[0].state.best_step}" if not made.parts.folds else ""
+    best = f"kept {metric} {upward(metric, watched.score):.3f} on {rows} validation rows{step}"
     halved = f"; the rate was halved {state.rollbacks} times after a loss that was not finite" if state.rollbacks else ""
-    ended = f"no gain in {made.loop.settings.patience} validations" if state.stopped else "all epochs done"
-    return f"{ended} after {steps} steps; {best}{halved}"
-
-
-def _trials_reason(made: Made) -> str:
-    """What every trial reached."""
-    metric = made.choices.task.metric
-    reached = [
-        f"rate {loop.settings.rate:.3g} seed {loop.settings.seed}: {upward(metric, loop.state.best_score):.3f}"
-        + (" (kept)" if loop in made.kept else "")
-        for loop in made.loops
-    ]
-    return f"{len(reached)} prompts side by side, best {metric} on validation: " + "; ".join(reached)
+    stopped = contender.loops[0].state.stopped
+    ended = f"no gain in {made.loop.settings.patience} validations" if stopped else "all epochs done"
+    again = f"; then {state.step} steps over all rows" if made.parts.refit else ""
+    return f"{ended} after {contender.steps} steps; {best}{again}{halved}"
 
 
 def _warnings(solver: PromptedBase, parts: Parts) -> list[str]:

@@ -50,6 +50,13 @@ class Objective(Protocol):
     def watch(self, forms: Sequence[AnyForm]) -> Watched: ...
 
 
+@runtime_checkable
+class Divisible(Objective, Protocol):
+    """An objective that can watch some of its validation rows only: what the folds of a cross-validation ask."""
+
+    def watch_some(self, forms: Sequence[AnyForm], held: Sequence[int]) -> Watched: ...
+
+
 class LabelObjective:
     """Classification over the label trie."""
 
@@ -88,7 +95,12 @@ class LabelObjective:
 
     def watch(self, forms: Sequence[AnyForm]) -> Watched:
         """The metric on validation, and the mean loss there."""
-        return watch_labels(self.solver.with_forms(forms), self.held, self.truth)
+        return self.watch_some(forms, range(len(self.held)))
+
+    def watch_some(self, forms: Sequence[AnyForm], held: Sequence[int]) -> Watched:
+        """The same on some of the validation rows."""
+        some, truth = [self.held[i] for i in held], [self.truth[i] for i in held]
+        return watch_labels(self.solver.with_forms(forms), some, truth)
 
 
 class ScaleObjective(LabelObjective):
@@ -130,7 +142,12 @@ class ChoiceObjective:
 
     def watch(self, forms: Sequence[AnyForm]) -> Watched:
         """The accuracy on validation, and the mean loss there."""
-        return watch_choices(self.solver.with_forms(forms), self.held, self.validation)
+        return self.watch_some(forms, range(len(self.held)))
+
+    def watch_some(self, forms: Sequence[AnyForm], held: Sequence[int]) -> Watched:
+        """The same on some of the validation rows."""
+        some, rows = [self.held[i] for i in held], [self.validation[i] for i in held]
+        return watch_choices(self.solver.with_forms(forms), some, rows)
 
 
 class SetObjective:
@@ -164,7 +181,11 @@ class SetObjective:
 
     def watch(self, forms: Sequence[AnyForm]) -> Watched:
         """The metric on validation at its best threshold, and the mean loss there."""
-        return watch_sets(self.solver.with_forms(forms), self.held, self.truth)
+        return self.watch_some(forms, range(len(self.held)))
+
+    def watch_some(self, forms: Sequence[AnyForm], held: Sequence[int]) -> Watched:
+        """The same on some of the validation rows."""
+        return watch_sets(self.solver.with_forms(forms), [self.held[i] for i in held], self.truth[list(held)])
 
 
 class AnswerObjective:
@@ -195,10 +216,16 @@ class AnswerObjective:
 
     def watch(self, forms: Sequence[AnyForm]) -> Watched:
         """The metric of greedy outputs of at most 64 validation rows, and the mean loss of all."""
-        return watch_answers(self.solver.with_forms(forms), self.held, self.asked, self.references)
+        return self.watch_some(forms, range(len(self.held)))
+
+    def watch_some(self, forms: Sequence[AnyForm], held: Sequence[int]) -> Watched:
+        """The same on some of the validation rows."""
+        asked = [i for i in held if i < len(self.asked)] or list(held)[:1]
+        some, references = [self.asked[i] for i in asked], [self.references[i] for i in asked]
+        return watch_answers(self.solver.with_forms(forms), [self.held[i] for i in held], some, references)
 
 
-OBJECTIVES: Mapping[Kind, Callable[[PromptedBase, Sequence[Row], Sequence[Row]], Objective]] = {
+OBJECTIVES: Mapping[Kind, Callable[[PromptedBase, Sequence[Row], Sequence[Row]], Divisible]] = {
     "classification": LabelObjective,
     "ordinal": ScaleObjective,
     "choice": ChoiceObjective,
@@ -207,6 +234,6 @@ OBJECTIVES: Mapping[Kind, Callable[[PromptedBase, Sequence[Row], Sequence[Row]],
 }
 
 
-def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Objective:
+def make_objective(solver: PromptedBase, train: Sequence[Row], validation: Sequence[Row]) -> Divisible:
     """The objective of this task's kind."""
     return OBJECTIVES[solver.task.kind](solver, train, validation)

@@ -8,6 +8,7 @@ from typing import Any
 from epigraph.evaluation import Scores
 from epigraph.library import StoredPrompt, write_prompt
 from epigraph.model import PromptModel
+from epigraph.tuning.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class TunedPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneResult:
-    """The result of ``tune``. ``hard`` is the best hard prompt on the same rows."""
+    """The result of ``tune``: what is stored, and ``hard``, the best hard prompt on the same rows."""
 
     prompt: TunedPrompt
     model: PromptModel = field(repr=False)
@@ -34,6 +35,9 @@ class TuneResult:
     settings: Mapping[str, Any]
     reasons: Mapping[str, str]
     warnings: Sequence[str]
+    verdict: Verdict = field(repr=False)
+    trials: Sequence[Mapping[str, Any]] = ()
+    """One entry a trial of the search: its settings, what it reached, and whether it was kept."""
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -51,4 +55,7 @@ class TuneResult:
             "settings": dict(self.settings),
             "reasons": dict(self.reasons),
             "warnings": list(self.warnings),
+            "verdict": self.verdict.keeps,
+            "gain": self.verdict.json,
+            "trials": [dict(trial) for trial in self.trials],
         }

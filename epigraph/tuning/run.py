@@ -3,6 +3,7 @@
 run.toml        data with hashes, task, choices, base, dtype, threads: written before the first step, obeyed on resume
 metrics.jsonl   one line a validation
 state.safetensors   where it stands        stored   the prompt it ended in
+trials.toml     the trials of its search, written before the first step, obeyed on resume
 planned         keys of the texts whose frozen states were not there when it was begun
 """
 
@@ -23,6 +24,7 @@ from epigraph.tasks.row import Row
 from epigraph.tuning.loop import Moment
 
 DESCRIPTION, METRICS, STATE, STORED, PLANNED = "run.toml", "metrics.jsonl", "state.safetensors", "stored", "planned"
+TRIALS = "trials.toml"
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,19 @@ class Run:
                 "Free disk space and resume.",
             ) from error
         return keys
+
+    def trials(self, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The trials noted when the run was begun; those that ``find`` gives are noted now if none were."""
+        note = self.folder / TRIALS
+        if not note.is_file():
+            try:
+                write_toml(note, find())
+            except OSError as error:
+                raise StorageFailed(
+                    f"the run folder {self.folder} could not be written: {error.strerror or error}.",
+                    "Free disk space and resume.",
+                ) from error
+        return read_toml(note)
 
     def check_unchanged(self, now: Mapping[str, Any]) -> None:
         """Raise ConfigError, naming what, if something that the run depends on is no longer what it was."""

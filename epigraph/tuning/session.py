@@ -1,6 +1,6 @@
 """``tune``: from a base and a task to a scored prompt.
 
-rows → train | validation | final      start → loop → best prompt      final rows → scores, beside the hard prompt's
+rows → train | validation | final      trials → search → best prompt      final rows → scores, beside the hard prompt's
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from epigraph.base import Base
-from epigraph.config import TuneConfig
+from epigraph.config import TuneConfig, parse_budget
 from epigraph.cost import Meter
 from epigraph.engine import Engine
+from epigraph.engine.engine import own_tokens
 from epigraph.errors import ConfigError
 from epigraph.methods import PromptedBase
 from epigraph.methods.calibration import check_calibration
@@ -23,18 +24,23 @@ from epigraph.tasks.task import Task
 from epigraph.tasks.text_file import read_text
 from epigraph.tuning.choices import Choices, choose
 from epigraph.tuning.data import Parts, divide
+from epigraph.tuning.diagnosis import diagnose_rows
 from epigraph.tuning.finish import Made, finish
-from epigraph.tuning.loop import Listener, Loop, Moment, run_together
 from epigraph.tuning.objective import make_objective
+from epigraph.tuning.reporter import Reporter
 from epigraph.tuning.result import TuneResult
 from epigraph.tuning.run import Run, rows_hash
+from epigraph.tuning.search import Chosen, Halving, Lanes, Trial, choose_trials
+from epigraph.tuning.search.costs import Costs, seconds_a_token
 from epigraph.tuning.spot import settle_start
 from epigraph.tuning.start import make_prompt
 from epigraph.tuning.start.values import TEXT
-from epigraph.tuning.state import load_states
+from epigraph.tuning.start.words import word_ids
 from epigraph.tuning.surroundings import Surroundings
+from epigraph.tuning.training import Trained, train
 
 OUTPUT_MARGIN, MOST_OUTPUT_TOKENS = 1.25, 256
+SHARE_OF_CONTEXT = 8  # a prompt that nobody asked for takes at most this part of what the base reads
 
 
 def tune(
@@ -57,7 +63,7 @@ def tune(
     meter = Meter()
     if config.calibrate:
         check_calibration(task, config.calibrate)
-    parts = divide(task, config)
+    parts = divide(task, config, thrifty=True)
     engine = engine or Engine(base)
     if engine.plain:
         around.note(f"{base.name} is run by plain concatenation, which is slower")
@@ -67,21 +73,31 @@ def tune(
     choices = settle_start(engine, choices, parts, around)
     if config.start == "nearest":
         config = replace(config, start=choices.start)  # a resumed run starts from the same
-    prompts = [around.wrap(_start(engine, choices, trial.seed, parts, around)) for trial in choices.trials]
-    output_tokens = _output_tokens(base, choices.task, parts.train)
-    solver = PromptedBase(engine, choices.task, prompts[0].fold(), output_tokens=output_tokens)
+    output_tokens = _output_tokens(base, choices.task, parts.all)
+    first = _start(engine, choices, parts, around)
+    solver = PromptedBase(engine, choices.task, first.fold(), output_tokens=output_tokens)
     run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
         around.started(run)
+    findings = diagnose_rows(solver, parts)
+    for finding in findings:
+        around.note(f"warning: {finding}")
     frozen_seconds = _freeze(engine, solver, parts, run, around)
-    _prepare(solver, prompts, parts)
-    loops = _tune(solver, prompts, parts, choices, run, around)
+    chosen = _trials(solver, first, choices, parts, config, run, meter)
+
+    def start(trial: Trial) -> SoftPrompt:
+        return _start(engine, choices.of(task, **vars(trial)), parts, around)
+
+    lanes = Lanes(engine, task, chosen.trials, parts, start=start, output_tokens=output_tokens)
+    trained = _train(lanes, chosen, choices, config, run, around, meter)
+    winner = trained.kept[0]
     return finish(
         Made(
-            solver=solver,
-            loops=loops,
+            solver=lanes.solvers[winner.lane],
+            trained=trained,
             parts=parts,
-            choices=choices,
+            chosen=chosen,
+            choices=choices.of(task, **vars(winner.trial)),
             config=config,
             run=run,
             meter=meter,
@@ -89,22 +105,24 @@ def tune(
             flops=engine.flops - flops_before,
             around=around,
             name=name,
+            findings=findings,
         )
     )
 
 
-def _start(engine: Engine, choices: Choices, seed: int, parts: Parts, around: Surroundings) -> SoftPrompt:
-    return make_prompt(
+def _start(engine: Engine, choices: Choices, parts: Parts, around: Surroundings) -> SoftPrompt:
+    prompt = make_prompt(
         engine,
         choices.task,
         kind=choices.kind,
         length=choices.length,
         start=choices.start,
-        seed=seed,
+        seed=choices.loop.seed,
         forms_of=around.forms_of,
         rows=parts.train,
         share_blocks=choices.share_blocks,
     )
+    return around.wrap(prompt)
 
 
 def _check_length(base: Base, choices: Choices) -> None:
@@ -171,47 +189,75 @@ def _freeze(engine: Engine, solver: PromptedBase, parts: Parts, run: Run | None,
     return meter.seconds
 
 
-def _prepare(solver: PromptedBase, prompts: Sequence[SoftPrompt], parts: Parts) -> None:
-    """Show the frozen queries to prompts that depend on them."""
-    if any(prompt.needs_query for prompt in prompts):
-        queries, neutral = solver.engine.query(solver.encode(parts.train)), solver.engine.neutral_queries()
-        for prompt in prompts:
-            prompt.prepare(queries.cpu(), neutral.cpu())
-
-
-def _tune(
+def _trials(
     solver: PromptedBase,
-    prompts: Sequence[SoftPrompt],
-    parts: Parts,
+    first: SoftPrompt,
     choices: Choices,
+    parts: Parts,
+    config: TuneConfig,
+    run: Run | None,
+    meter: Meter,
+) -> Chosen:
+    """The trials to tune; those of a run that is resumed are the ones it began with."""
+    engine, budget = solver.engine, parse_budget(config.budget)
+
+    def choose_now() -> Chosen:
+        return choose_trials(
+            config,
+            choices,
+            len(parts.all),
+            plain=bool(engine.plain),
+            differs=lambda trial: _differs(engine, choices, trial),
+            measure=lambda: _measure(solver, first, choices, parts),
+            seconds_left=budget - meter.seconds if isinstance(budget, float) else 0.0,
+        )
+
+    return choose_now() if run is None else Chosen.from_dict(run.trials(lambda: choose_now().to_dict()))
+
+
+def _differs(engine: Engine, choices: Choices, trial: Trial) -> bool:
+    """Whether a trial fits beside the rows, and does not start where another does under another name."""
+    if trial.length > max(choices.length, engine.base.context // SHARE_OF_CONTEXT):
+        return False
+    if trial.start == choices.start or trial.start != "labels":
+        return True
+    return word_ids(engine, choices.task, "labels", trial.length) != word_ids(engine, choices.task, "text", trial.length)
+
+
+def _measure(solver: PromptedBase, first: SoftPrompt, choices: Choices, parts: Parts) -> Costs:
+    encoded = solver.encode(parts.train)
+    frozen = not solver.engine.plain and bool(solver.template.segments[0])
+    tokens = round(sum(own_tokens(row) if frozen else row.length for row in encoded) / len(encoded))
+    prompt = first.to(solver.engine.base.device)
+    if prompt.needs_query:
+        prompt.prepare(solver.engine.query(encoded).cpu(), solver.engine.neutral_queries().cpu())
+    speed = seconds_a_token(prompt, make_objective(solver, parts.train, parts.validation), choices.loop, tokens)
+    return Costs(rows=encoded, held=len(parts.validation), folds=len(parts.folds), seconds_a_token=speed, frozen=frozen)
+
+
+def _train(
+    lanes: Lanes,
+    chosen: Chosen,
+    choices: Choices,
+    config: TuneConfig,
     run: Run | None,
     around: Surroundings,
-) -> list[Loop]:
-    """Every trial tuned, side by side."""
-    objective = make_objective(solver, parts.train, parts.validation)
-    device = solver.engine.base.device
-    loops = [
-        Loop(prompt.to(device), objective, trial, _listener(number, run, around))
-        for number, (prompt, trial) in enumerate(zip(prompts, choices.trials, strict=True))
-    ]
+    meter: Meter,
+) -> Trained:
+    """The search, and the prompts that are kept."""
+    lanes.prepare()
+    reporter = Reporter(run, around.listener)
+    budget = parse_budget(config.budget)
+    limit = (lambda: budget - meter.seconds) if isinstance(budget, float) else None
+    seconds = dict(enumerate(chosen.seconds))
+    search = Halving(
+        lanes.contenders(reporter.listener),
+        members=choices.members,
+        seconds_left=limit,
+        cost=lambda contender: seconds.get(contender.number, 0.0),
+    )
     state_file = run.state_file if run is not None else None
-    if around.resume is not None and state_file is not None and state_file.exists():
-        for loop, saved in zip(loops, load_states(state_file), strict=True):
-            loop.resume(*saved)
-    run_together(loops, state_file)
-    return loops
-
-
-def _listener(trial: int, run: Run | None, around: Surroundings) -> Listener:
-    """Validations of every trial go to the metrics; the first trial tells how far all are."""
-
-    def listen(moment: Moment) -> None:
-        if run is not None and (moment.score is not None or moment.note):
-            run.record(replace(moment, trial=trial))
-        if trial == 0:
-            around.listener(moment)
-
-    return listen
+    return train(search, lanes, reporter, state_file, resume=around.resume is not None)
 
 
 def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:

@@ -2,6 +2,7 @@
 
 i.current.* i.best.*   parameters of the i-th prompt        i.moments.*   its optimiser's        header   step, scores, rate scale
 i.good.*               the same of the last validation, to which a loss that is not finite goes back
+search                 what a search has decided so far
 """
 
 import json
@@ -17,12 +18,17 @@ from torch import Tensor
 
 from epigraph.errors import Corrupt, NotFound, StorageFailed
 
-HEADER = "epigraph_state"
+HEADER, SEARCH = "epigraph_state", "epigraph_search"
 
 
 @dataclass
 class State:
-    """Where a tuning stands before step ``step``."""
+    """Where a tuning stands before step ``step``.
+
+    ``best`` are the parameters that are kept, with what validation showed of them; ``top_…`` the best score seen at all, its
+    standard error, and the best loss. ``history`` has one entry a validation: step, score, −loss, standard error, and the mean
+    training loss since the one before.
+    """
 
     step: int
     current: dict[str, Tensor]
@@ -30,7 +36,13 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_score: float = float("-inf")
     best_minus_loss: float = float("-inf")
+    best_error: float = 0.0
     best_step: int = 0
+    top_score: float = float("-inf")
+    top_error: float = 0.0
+    top_minus_loss: float = float("-inf")
+    history: list[list[float]] = field(default_factory=list)
+    loss_sum: float = 0.0
     without_gain: int = 0
     scale: float = 1.0
     rollbacks: int = 0
@@ -49,8 +61,11 @@ GOOD = "good."
 Saved = tuple[State, State]
 
 
-def save_states(path: Path, saved: Sequence[Saved]) -> None:
-    """Write every prompt's state, and the one to roll back to, beside their old version and swap them."""
+def save_states(path: Path, saved: Sequence[Saved], search: Mapping[str, Any] | None = None) -> None:
+    """Write every prompt's state, and the one to roll back to, beside their old version and swap them.
+
+    ``search`` is what a search has decided, as plain values.
+    """
     parts = {f"{i}.{prefix}": state for i, pair in enumerate(saved) for prefix, state in zip(("", GOOD), pair, strict=True)}
     tensors = {
         name: t.clone() for prefix, state in parts.items() for name, t in _tensors(state, prefix).items()
@@ -58,7 +73,7 @@ def save_states(path: Path, saved: Sequence[Saved]) -> None:
     numbers = {prefix: _numbers(state) for prefix, state in parts.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, partial, metadata={HEADER: json.dumps(numbers)})
+        save_file(tensors, partial, metadata={HEADER: json.dumps(numbers), SEARCH: json.dumps(search or {})})
         with partial.open("rb+") as written:
             os.fsync(written.fileno())
         partial.replace(path)
@@ -80,6 +95,16 @@ def load_states(path: Path) -> list[Saved]:
         states = {prefix: _state(values, tensors, prefix) for prefix, values in numbers.items()}
         return [(states[f"{i}."], states[f"{i}.{GOOD}"]) for i in range(len(states) // 2)]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        raise Corrupt(f"the state of the run at {path} cannot be read: {error}.", "Tune again without --resume.") from error
+
+
+def load_search(path: Path) -> dict[str, Any]:
+    """What a search had decided when this state was saved; Corrupt if it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            found: dict[str, Any] = json.loads((opened.metadata() or {}).get(SEARCH, "{}"))
+            return found
+    except (SafetensorError, ValueError, OSError) as error:
         raise Corrupt(f"the state of the run at {path} cannot be read: {error}.", "Tune again without --resume.") from error
 
 

@@ -28,8 +28,13 @@ def word_vectors(engine: Engine, task: Task, start: str, length: int, seed: int)
     if start == "vocab":
         special = list(base.tokenizer.all_special_ids)
         return engine.embedded_text(sample_vocabulary(base.embedding.weight.shape[0], length, generator, special))
+    return engine.embedded_text(word_ids(engine, task, start, length))
+
+
+def word_ids(engine: Engine, task: Task, start: str, length: int) -> list[int]:
+    """The tokens of the starts ``text`` and ``labels``. ConfigError where the task has no such words."""
     text = ", ".join(task.labels.values()) if start == "labels" else start_text(task)
-    ids = base.tokenize(text)
+    ids = engine.base.tokenize(text)
     if not ids:
         raise ConfigError(f"start {start!r} was asked, but the task has no {start}.", "Use --start vocab or random.")
-    return engine.embedded_text(repeat_to(ids, length))
+    return list(repeat_to(ids, length))

@@ -1,0 +1,155 @@
+"""Every known failure, planted, is found; a healthy tuning has none."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from epigraph.base.toy import toy_base
+from epigraph.engine import Engine
+from epigraph.methods.hard import instruction_in_place
+from epigraph.metrics import Interval
+from epigraph.tasks.row import Row, Split
+from epigraph.tasks.task import Task
+from epigraph.tuning.data import Parts
+from epigraph.tuning.diagnosis import Evidence, diagnose, diagnose_rows
+
+TEXTS = [f"text number {i}" for i in range(20)]
+TASK = Task.from_rows(TEXTS, ["good", "bad"] * 10, template="{text}{prompt}\nIs:")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(toy_base(), keep=False)
+
+
+def parts_of(task: Task, final: list[Row] | None = None) -> Parts:
+    rows = list(task.train.rows)
+    return Parts(train=rows[4:], validation=rows[:4], final=final or [], split="test", warnings=[])
+
+
+def found_in(engine: Engine, task: Task, final: list[Row] | None = None) -> list[str]:
+    return diagnose_rows(instruction_in_place(engine, task, 8), parts_of(task, final))
+
+
+def evidence(**changes: Any) -> Evidence:
+    """What a healthy tuning shows, with changes."""
+    losses = changes.get("losses", [0.7, 0.5, 0.3])
+    history = [[float(step), 0.8, -0.4, 0.05, loss] for step, loss in enumerate(losses)]
+    loop = SimpleNamespace(
+        state=SimpleNamespace(history=history, rollbacks=changes.get("rollbacks", 0)),
+        settings=SimpleNamespace(rate=0.1),
+        start_norm=1.0,
+        last_norm=changes.get("growth", 1.5),
+    )
+    truth = ["good", "bad"] * 20
+    verdict = SimpleNamespace(
+        keeps="soft",
+        truth=truth,
+        given=changes.get("given", truth),
+        gain=changes.get("gain", Interval(0.3, 0.1, 0.5)),
+        rows=40,
+        split="validation",
+    )
+    return Evidence(loop=loop, prompt=None, verdict=verdict, task=TASK)  # type: ignore[arg-type]
+
+
+def test_a_healthy_tuning_has_none(engine: Engine) -> None:
+    assert diagnose(evidence()) == []
+    assert found_in(engine, TASK, [Row(fields={"text": "something else"}, target="good")]) == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        (
+            {"losses": [0.7, 0.9, 1.4], "growth": 9.0},
+            "the learning rate is too high: the training loss rose from 0.70 to 1.40",
+        ),
+        ({"rollbacks": 3}, "the learning rate is too high: 3 times the loss was not finite"),
+        ({"losses": [0.7, 0.7, 0.699], "growth": 1.001}, "the learning rate is too low"),
+        ({"given": ["good"] * 40}, "answers 'good' to 40 of 40 validation rows, of which 20 are"),
+        ({"gain": Interval(0.02, -0.05, 0.09)}, "within the noise of 40 validation rows (-0.050 to +0.090)"),
+    ],
+)
+def test_failures_of_training_are_named(planted: dict[str, Any], said: str) -> None:
+    (warning,) = diagnose(evidence(**planted))
+    assert said in warning
+    assert "--" in warning  # the cure
+
+
+def test_rows_that_train_and_test(engine: Engine) -> None:
+    final = [
+        Row(fields={"text": "text number 7"}, target="bad", line=3),
+        Row(fields={"text": " Text  number 8"}, target="good", line=9),
+        Row(fields={"text": "another"}, target="good", line=4),
+    ]
+    exact, loose = found_in(engine, TASK, final)
+    assert exact.startswith("1 of 3 test rows also train (lines 3)")
+    assert loose.startswith("1 of 3 test rows also train but for case and spaces (lines 9)")
+
+
+def test_labels_that_are_free_text(engine: Engine) -> None:
+    task = Task.from_rows(
+        TEXTS, [f"answer {i}" for i in range(18)] + ["answer 0", "answer 1"], template="{text}{prompt}\nIs:"
+    )
+    assert any("look like free text: 18 different ones in 20 rows" in warning for warning in found_in(engine, task))
+
+
+def test_answers_that_are_cut_off(engine: Engine) -> None:
+    long = [f"{'word ' * 400}the answer is {i}" for i in range(20)]
+    labelled = Task.from_rows(long, ["good", "bad"] * 10, template="{text}{prompt}\nIs:")
+    assert any("20 of 20 rows were shortened at their end" in warning for warning in found_in(engine, labelled))
+    answers = [f"is {i}" for i in range(20)]
+    written = Task.from_rows(long, answers, kind="generation", template="{text}{prompt}\nIs:")
+    assert any(
+        "20 of 20 rows were shortened so that the answer is no longer in them" in w for w in found_in(engine, written)
+    )
+
+
+class Spelling:
+    """A base that reads words of a vocabulary whole and all else letter by letter."""
+
+    bos, end, special, path = None, 0, frozenset[int](), None
+
+    def __init__(self, words: set[str]) -> None:
+        self.words, self.seen = words, [""]
+
+    def tokenize(self, text: str) -> list[int]:
+        pieces = [p for word in text.split() for p in ([f" {word}"] if word in self.words else [" ", *word])]
+        return [self._number(piece) for piece in pieces]
+
+    def _number(self, piece: str) -> int:
+        if piece not in self.seen:
+            self.seen.append(piece)
+        return self.seen.index(piece)
+
+    def detokenize(self, ids: list[int]) -> str:
+        return "".join(self.seen[i] for i in ids)
+
+
+def spelled(words: set[str], labels: list[str]) -> list[str]:
+    from epigraph.tuning.diagnosis import _odd_labels
+
+    task = Task.from_rows(TEXTS, (labels * 20)[:20], template="{text}{prompt}\nIs:")
+    base = Spelling({"text", "number", *map(str, range(20)), *words})
+    solver: Any = SimpleNamespace(task=task, template=task.template, engine=SimpleNamespace(base=base))
+    return list(_odd_labels(solver, parts_of(task)))
+
+
+def test_labels_that_the_base_splits_oddly() -> None:
+    assert spelled({"good", "bad"}, ["good", "bad"]) == []
+    odd, bare = spelled({"good"}, ["good", "xqzvk"])
+    assert odd.startswith("the base splits labels into many pieces: 'xqzvk' in 6")
+    assert bare.startswith("the base has no form of these labels behind a space: 'xqzvk'")
+    words = {"a", "b", "c", "d", "one", "two"}
+    assert any(
+        "differ only in their last: 'a b c d one', 'a b c d two'" in w
+        for w in spelled(words, ["a b c d one", "a b c d two"])
+    )
+
+
+def test_labels_are_looked_at_only_where_there_are_some(engine: Engine) -> None:
+    written = Task.from_rows(TEXTS, TEXTS, kind="generation", template="{text}{prompt}\nIs:")
+    assert found_in(engine, replace(written, train=Split(rows=written.train.rows))) == []

@@ -1,0 +1,208 @@
+"""Soft or hard: whether validation prefers the tuned prompt to the best hard prompt.
+
+    keep the soft prompt, unless the best hard prompt is better by ``noise``        interval: paired bootstrap over the rows
+
+The hard prompts are the instruction before the row or in the prompt's place and, with few rows, two to sixteen examples before
+the row. Each is the form it would be stored as, the embedded text, so what is judged is what is kept. A hard prompt was
+chosen among few and learned nothing, the soft one was chosen for its validation: where the two are within a standard error,
+the loss decides, and at equal loss the soft one stays. In a cross-validation each fold's examples are drawn from the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from epigraph.engine import Engine
+from epigraph.errors import EpigraphError, Unsupported
+from epigraph.methods import PromptedBase, judge
+from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_first, instruction_in_place
+from epigraph.methods.solver import Scorable
+from epigraph.methods.threshold import with_best_threshold
+from epigraph.methods.watched import Watched, standard_error
+from epigraph.metrics import Interval, mean_metric, paired_bootstrap, right
+from epigraph.metrics.paired import row_metric
+from epigraph.prompts import Embedded, Form, plain_forms
+from epigraph.tasks.encode import opening
+from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
+from epigraph.tuning.data import FEW_ROWS, Parts
+from epigraph.tuning.noise import rank
+from epigraph.tuning.search import CrossValidated
+
+SHOTS = (2, 4, 8, 16)
+LEAST = 1e-12
+Build = Callable[[Sequence[Row]], PromptedBase]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardPrompt:
+    """A hard prompt as it would be stored; ``judged`` answers the rows of the verdict. ``holds_texts``: of training rows."""
+
+    name: str
+    method: PromptedBase
+    judged: Scorable
+    holds_texts: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """``keeps`` is "soft" or "hard"; ``gain`` is soft − hard on ``rows`` rows, in the metric ``metric``.
+
+    ``truth`` and ``given`` are the right answers of these rows and those of the soft prompt, as texts.
+    """
+
+    keeps: str
+    reason: str
+    hard: HardPrompt
+    gain: Interval
+    metric: str
+    rows: int
+    split: str
+    truth: Sequence[str]
+    given: Sequence[str]
+
+    @property
+    def json(self) -> dict[str, object]:
+        """The gain, for the contract's object."""
+        bounds = {"value": self.gain.value, "low": self.gain.low, "high": self.gain.high}
+        return bounds | {"metric": self.metric, "rows": self.rows, "split": self.split, "hard_prompt": self.hard.name}
+
+
+def decide(
+    soft: Scorable, engine: Engine, task: Task, parts: Parts, output_tokens: int, *, seed: int, soft_only: bool
+) -> Verdict:
+    """The verdict on the validation rows, or on those that the folds hold out.
+
+    ``soft_only`` says that the soft prompt is kept whatever comes out.
+    """
+    rows = [parts.all[place] for fold in parts.folds for place in fold] or list(parts.validation)
+    hards = hard_prompts(engine, task, parts, output_tokens, seed=seed)
+    seen = [_watch(hard.judged, rows) for hard in hards]
+    best = rank(seen)[0]
+    hard, theirs, ours = hards[best], seen[best], _watch(soft, rows)
+    prefers_hard = rank([ours, theirs])[0] == 1
+    truth = [_truth(row) for row in rows]
+    given, others = (_given(method, rows) for method in (soft, hard.judged))
+    gain, metric = _gain(task, rows, truth, others, given, seed)
+    split = "crossval" if parts.folds else "validation"
+    clear = theirs.score - theirs.error > ours.score
+    measured = f"soft − hard is {_said(gain)} {metric} on {len(rows)} {split} rows"
+    if not prefers_hard:
+        reason = f"the soft prompt: against {hard.name}, {measured}"
+    else:
+        reason = f"keep the hard prompt ({hard.name}): {measured}" + (
+            "" if clear else ", and the soft prompt's loss is higher"
+        )
+        reason += "; the soft prompt is stored, as asked" if soft_only else ""
+        reason += "; it holds the texts of training rows, as embedded examples" if hard.holds_texts and not soft_only else ""
+    return Verdict(
+        keeps="hard" if prefers_hard and not soft_only else "soft",
+        reason=reason,
+        hard=hard,
+        gain=gain,
+        metric=metric,
+        rows=len(rows),
+        split=split,
+        truth=truth,
+        given=given,
+    )
+
+
+def hard_prompts(engine: Engine, task: Task, parts: Parts, output_tokens: int, *, seed: int) -> list[HardPrompt]:
+    """Every hard prompt that may be kept instead."""
+    builds: dict[str, Build] = {
+        "zero-shot, instruction in the prompt's place": lambda _rows: instruction_in_place(engine, task, output_tokens),
+        "zero-shot, instruction first": lambda _rows: instruction_first(engine, task, output_tokens),
+    }
+    found = [_hard(name, build, parts, holds_texts=False) for name, build in builds.items()]
+    if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
+        return found
+    for shots in SHOTS:
+        if shots < len(parts.train):
+            shown = _shown(engine, task, shots, output_tokens, seed)
+            try:
+                found.append(_hard(f"{shots}-shot", shown, parts, holds_texts=True))
+            except EpigraphError:  # so many examples do not fit beside a row
+                break
+    return found
+
+
+def _shown(engine: Engine, task: Task, shots: int, output_tokens: int, seed: int) -> Build:
+    def build(rows: Sequence[Row]) -> PromptedBase:
+        examples = draw_examples(engine, task, rows, seed=seed, shots=shots)
+        if len(examples) < shots or not fits(engine, task, examples, output_tokens):
+            raise Unsupported(f"{shots} examples do not fit beside a row.")
+        return few_shot(engine, task, examples, output_tokens)
+
+    return build
+
+
+def _hard(name: str, build: Build, parts: Parts, *, holds_texts: bool) -> HardPrompt:
+    method = with_best_threshold(storable(build(parts.train)), parts.validation)
+    judged: Scorable = method
+    if parts.folds and holds_texts:
+        held = [set(fold) for fold in parts.folds]
+        others = [[row for place, row in enumerate(parts.all) if place not in fold] for fold in held]
+        judged = CrossValidated([storable(build(rows)) for rows in others], parts.all, parts.folds)
+    return HardPrompt(name=name, method=method, judged=judged, holds_texts=holds_texts)
+
+
+def storable(hard: PromptedBase) -> PromptedBase:
+    """A hard prompt as a stored prompt is: the text's vectors in a task's template, before the opening where it comes first."""
+    forms: list[Form] = plain_forms(hard.forms, "a hard prompt")
+    if not hard.encoder.bos and not hard.template.segments[0] and isinstance(forms[0], Embedded):
+        head = len(opening(hard.engine.base, chat=hard.task.chat))
+        forms = [Embedded(forms[0].vectors[head:]), *forms[1:]]
+    forms = [Embedded(form.vectors.float().cpu()) if isinstance(form, Embedded) else form for form in forms]
+    task = replace(hard.task, template=hard.template)
+    return PromptedBase(hard.engine, task, forms, output_tokens=hard.output_tokens)
+
+
+def _watch(method: Scorable, rows: Sequence[Row]) -> Watched:
+    answers, task = judge.answer(method, rows), method.task
+    score = judge.value(task, rows, answers.given)
+    error = standard_error(task.metric, score, len(rows), len(task.labels))
+    return Watched(score, -_loss(task, rows, answers), error)
+
+
+def _loss(task: Task, rows: Sequence[Row], answers: judge.Answers) -> float:
+    """The mean −log p of the right answers, in nats; 0 where a method only writes."""
+    if answers.probabilities is None:
+        return 0.0
+    found = np.maximum(np.asarray(answers.probabilities, dtype=np.float64), LEAST)
+    if task.knows_labels and not task.has_labels:
+        marks = np.array([[label in row.labels for label in task.labels] for row in rows])
+        return float(-np.log(np.where(marks, found, np.maximum(1 - found, LEAST))).mean())
+    names = [list(task.labels) if task.has_labels else list(row.choices) for row in rows]
+    chosen = [(i, one.index(row.target)) for i, (one, row) in enumerate(zip(names, rows, strict=True)) if row.target in one]
+    return float(-np.log([found[i, place] for i, place in chosen]).mean()) if chosen else 0.0
+
+
+def _gain(
+    task: Task, rows: Sequence[Row], truth: Sequence[str], hard: Sequence[str], soft: Sequence[str], seed: int
+) -> tuple[Interval, str]:
+    """soft − hard, paired; the share of right answers where the task's metric cannot be compared row by row."""
+    references = judge.references_of(rows)
+    try:
+        if not task.has_labels and task.knows_labels:
+            raise Unsupported("sets of labels are compared as wholes")
+        first, second = (row_metric(task.metric, truth, answers, references) for answers in (hard, soft))
+        metric = task.metric
+    except Unsupported:
+        first, second = (mean_metric(right(truth, answers)) for answers in (hard, soft))
+        metric = "accuracy"
+    return paired_bootstrap(first, second, len(rows), seed=seed), metric
+
+
+def _truth(row: Row) -> str:
+    return ", ".join(sorted(row.labels)) if row.target is None else row.target
+
+
+def _given(method: Scorable, rows: Sequence[Row]) -> list[str]:
+    answers = judge.answer(method, rows).given
+    return [answer if isinstance(answer, str) else ", ".join(sorted(answer)) for answer in answers]
+
+
+def _said(gain: Interval) -> str:
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"

@@ -1,0 +1,163 @@
+"""A search over a toy base from the command line to the stored prompt: what is tried, resumed, decided and said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from epigraph.base import Base
+from epigraph.config import TuneConfig
+from epigraph.engine import Engine
+from epigraph.methods.hard import instruction_first, instruction_in_place
+from epigraph.prompts import AnyForm, Embedded, KeyValue
+from epigraph.tasks.task import Task
+from epigraph.tuning import Surroundings, TuneResult, tune
+from epigraph.tuning.loop import Moment
+
+
+@pytest.fixture(scope="module")
+def engine(toy: Base) -> Engine:
+    return Engine(toy)
+
+
+@pytest.fixture
+def task(make_csv: Any) -> Task:
+    return Task.from_file(make_csv(rows=40), test=make_csv("test.csv", rows=16, seed=1))
+
+
+@pytest.fixture
+def few(make_csv: Any) -> Task:
+    return Task.from_file(make_csv(rows=12))
+
+
+def tensors(forms: list[AnyForm]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for form in forms:
+        assert isinstance(form, Embedded | KeyValue)
+        found += [form.vectors] if isinstance(form, Embedded) else [form.keys, form.values]
+    return found
+
+
+def same(left: TuneResult, right: TuneResult) -> bool:
+    pairs = zip(tensors(left.prompt.stored.forms), tensors(right.prompt.stored.forms), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+class Stop:
+    """Interrupts at the n-th moment that is told."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, _moment: Moment) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt("stop")
+
+
+MIXED = TuneConfig(epochs=4, batch=8, trials=4, length=2, keep="soft", validation=0.2)
+FOLDS = TuneConfig(epochs=2, batch=8, trials=2, length=2, keep="soft")
+
+
+@pytest.mark.parametrize(("config", "data"), [(MIXED, "task"), (FOLDS, "few")])
+def test_a_search_that_is_resumed_ends_the_same_bit_for_bit(
+    engine: Engine, request: pytest.FixtureRequest, tmp_path: Path, config: TuneConfig, data: str
+) -> None:
+    """Interrupted in the first rung, around its end, in the last stretch, and while the prompt learns from all rows."""
+    learned = request.getfixturevalue(data)
+    told: list[Moment] = []
+    whole = tune(engine.base, learned, config, engine=engine, around=Surroundings(listener=told.append))
+    folder, parts = None, (2, len(told) // 2, len(told) // 4)
+    for after in parts:
+        around = Surroundings(runs=tmp_path / "runs", resume=folder, listener=Stop(max(1, after)))
+        with pytest.raises(KeyboardInterrupt, match="stop"):
+            tune(engine.base, learned, config, engine=engine, around=around)
+        (folder,) = (tmp_path / "runs").iterdir()
+    result = tune(engine.base, learned, config, engine=engine, around=Surroundings(resume=folder))
+    assert same(result, whole)
+    assert result.trials == whole.trials
+    assert result.scores == whole.scores
+
+
+def test_a_budget_in_seconds_is_noted_and_obeyed(engine: Engine, task: Task, tmp_path: Path) -> None:
+    """Another speed at the resume would have chosen other trials."""
+    config = TuneConfig(epochs=2, batch=8, budget="0.001s", keep="soft", validation=0.2)
+    around = Surroundings(runs=tmp_path, listener=Stop(1))
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        tune(engine.base, task, config, engine=engine, around=around)
+    (folder,) = tmp_path.iterdir()
+    noted = (folder / "trials.toml").read_text()
+    assert "what fits into" in noted
+    (folder / "trials.toml").write_text(noted.replace("length = 8", "length = 3"))
+    result = tune(engine.base, task, config, engine=engine, around=Surroundings(resume=folder))
+    assert (result.settings["length"], len(result.trials)) == (3, 1)
+    assert "left_out" in result.reasons
+
+
+def test_what_was_tried_is_printed_and_in_the_json(cli: Any, toy_flags: list[str], make_csv: Any) -> None:
+    flags = ["--epochs", 2, "--batch", 8, "--budget", 3, "--validation", 0.2, "--keep", "soft", *toy_flags]
+    answer = cli("tune", make_csv(rows=40), "--name", "tried", *flags, "--json")
+    found = answer.json
+    assert [trial["trial"] for trial in found["trials"]] == [0, 1, 2]
+    assert sum(trial["kept"] == "kept" for trial in found["trials"]) == 1
+    kept = next(trial for trial in found["trials"] if trial["kept"] == "kept")
+    assert {name: found["settings"][name] for name in ("length", "rate", "start")} == {
+        name: kept[name] for name in ("length", "rate", "start")
+    }
+    assert found["verdict"] == "soft"
+    assert found["gain"]["low"] <= found["gain"]["value"] <= found["gain"]["high"]
+    assert set(cli("schema", "tune").json["required"]) <= set(found)
+    shown = cli("tune", make_csv(rows=40), "--name", "tried", *flags).out
+    assert "dropped at" in shown
+    assert "winner: trial" in shown
+    card = cli("library", "show", "tried", "--json").json
+    assert card["settings"]["trials"] == 3
+
+
+def test_few_rows_are_cross_validated(engine: Engine, few: Task) -> None:
+    """Every row is answered once by a prompt that has not seen it; the prompt that is kept has seen all."""
+    result = tune(engine.base, few, FOLDS, engine=engine)
+    assert (result.scores["split"], result.scores["rows"]) == ("crossval", 12)
+    assert "cross-validation of 12 rows in 4 folds" in result.reasons["validation"]
+    assert "a little too narrow" in result.reasons["validation"]
+    assert "steps over all rows" in result.reasons["stop"]
+    assert result.verdict.json["split"] == "crossval"
+
+
+def test_the_hard_prompt_is_kept_where_it_is_better(engine: Engine, make_csv: Any, tmp_path: Path) -> None:
+    """Rows that the hard prompt answers rightly, and a rate at which nothing is learned."""
+    drawn = Task.from_file(make_csv(rows=120))
+    texts = [row.fields["text"] for row in drawn.train.rows]
+    hard = instruction_first(engine, drawn, 1)
+    other = instruction_in_place(engine, drawn, 1)
+    names = list(drawn.labels)
+    says = [names[i] for i in hard.probabilities(drawn.train.rows).argmax(1)]
+    also = [names[i] for i in other.probabilities(drawn.train.rows).argmax(1)]
+    if len(set(says)) < 2:
+        says = also
+    if len(set(says)) < 2:
+        median = sorted(p[0] for p in hard.probabilities(drawn.train.rows))[60]
+        pytest.skip(f"the toy's hard prompt gives one label to all rows (median {median:.2f})")
+    task = Task.from_rows(texts, says, instruction=drawn.instruction, words=dict(drawn.labels))
+    result = tune(engine.base, task, TuneConfig(rate=1e-6, epochs=1, batch=8, budget="1", seed=3), engine=engine)
+    assert result.verdict.keeps == result.json["verdict"] == "hard"
+    assert "keep the hard prompt" in result.reasons["verdict"]
+    assert result.cost["trained_parameters"] == 0
+    assert result.prompt.stored.card.lineage.how.startswith("the hard prompt ")
+    result.prompt.save(tmp_path / "hard")
+    import epigraph
+
+    loaded = epigraph.load(tmp_path / "hard", engine.base)
+    assert [p.label for p in loaded.predict(texts[:20])] == says[:20]
+    kept = tune(engine.base, task, TuneConfig(rate=1e-6, epochs=1, batch=8, budget="1", seed=3, keep="soft"), engine=engine)
+    assert kept.verdict.keeps == "soft"
+    assert "the soft prompt is stored, as asked" in kept.reasons["verdict"]
+
+
+def test_metrics_name_trial_and_fold(engine: Engine, few: Task, tmp_path: Path) -> None:
+    tune(engine.base, few, FOLDS, engine=engine, around=Surroundings(runs=tmp_path))
+    (folder,) = tmp_path.iterdir()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {(line["trial"], line["fold"]) for line in lines} == {(t, f) for t in (0, 1) for f in range(4)}
