@@ -59,6 +59,11 @@ class TuneConfig:
         "where the prompt stands: first, last (after the input) or both; by default as the template says (context: first)",
     )
     share_blocks: bool = setting(False, "several {prompt} blocks have the same vectors")
+    readings: int | None = setting(
+        None,
+        "how often the base reads a row before the prompt, 1 or 2: in the second reading every token sees the whole row; by "
+        "default 2 where rows are short, answers are labels and the template is the default one",
+    )
     portable: bool = setting(False, "a token prompt that stands first: loads in PEFT and vLLM")
     start: str = setting(
         "",
@@ -100,6 +105,8 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        if self.readings not in (None, 1, 2):
+            raise ConfigError(f"readings {self.readings} was asked; a row is read once or twice.", "Pass 1 or 2.")
         if self.place and self.place not in PLACES:
             raise ConfigError(f"place {self.place!r} is not known.", f"Choose one of: {', '.join(PLACES)}.")
         if self.calibrate not in ("", *CALIBRATIONS):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from epigraph.config import TuneConfig
 from epigraph.errors import ConfigError, TaskError, Unsupported
 from epigraph.prompts import KINDS, Embedded, SoftPrompt
-from epigraph.tasks.task import Task
+from epigraph.tasks.task import Task, default_template
 from epigraph.tuning.loop import Settings
 
 DEFAULT_KIND, PLAIN_KIND = "kv", "token"
@@ -17,6 +17,7 @@ LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "gen
 MOST_VALIDATIONS = 16
 BATCHES = ((200, 16), (600, 32), (math.inf, 64))
 MANY_LABELS, MANY_LABELS_BATCH = 20, 32
+SHORT_ROW = 400  # bytes, about a hundred tokens: a second reading of longer rows costs more than most tasks gain
 RATE_POWER, SEEN_POWER = 0.2, 0.35  # how rate and examples seen grow with the labels, in units of two of them
 
 
@@ -31,21 +32,29 @@ class Choices:
     start: str
     loop: Settings
     reasons: Mapping[str, str]
+    readings: int = 1
     members: int = 1
     share_blocks: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """The settings as the contract's ``settings`` object."""
         loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
-        own = {"kind": self.kind, "length": self.length, "place": self.place, "start": self.start}
+        own = {"kind": self.kind, "length": self.length, "place": self.place, "start": self.start, "readings": self.readings}
         more = {"members": self.members, "template": self.task.template.text, "share_blocks": self.share_blocks}
         return own | loop | more
 
-    def of(self, task: Task, *, kind: str, length: int, place: str, start: str, loop: Settings) -> "Choices":
+    def of(self, task: Task, *, kind: str, length: int, place: str, start: str, readings: int, loop: Settings) -> "Choices":
         """The same with what a trial of this task was tuned with."""
-        placed = replace(task, template=task.template.placed(place))
-        share = self.share_blocks and placed.template.blocks > 1
-        return replace(self, task=placed, kind=kind, length=length, place=place, start=start, loop=loop, share_blocks=share)
+        laid = laid_out(task, place, readings)
+        share = self.share_blocks and laid.template.blocks > 1
+        trial = {"kind": kind, "length": length, "place": place, "start": start, "readings": readings, "loop": loop}
+        return replace(self, task=laid, share_blocks=share, **trial)  # type: ignore[arg-type]
+
+
+def laid_out(task: Task, place: str, readings: int) -> Task:
+    """The task with its prompt at this place, its rows said so often before it."""
+    template = task.template.placed(place)
+    return replace(task, template=template.reread() if readings > 1 else template)
 
 
 def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Choices:
@@ -65,7 +74,8 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
             "Leave --ensemble out; --trials keeps the best of several.",
         )
     place = "first" if config.portable else config.place or own.default_place
-    placed = replace(task, template=task.template.placed(place))
+    readings, reasons["readings"] = _readings(config, task, plain)
+    placed = laid_out(task, place, readings)
     _check_something_follows(placed)
     length = config.length or own.default_length or LENGTHS[task.kind]
     batch = config.batch or _batch(rows, task)
@@ -103,6 +113,7 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         start=config.start or own.default_start,
         loop=loop,
         reasons=reasons,
+        readings=readings,
         members=config.ensemble,
         share_blocks=config.share_blocks and placed.template.blocks > 1,
     )
@@ -125,6 +136,27 @@ def _kind(config: TuneConfig, plain: str) -> str:
             f"Pass --kind {PLAIN_KIND}, or leave --kind out.",
         )
     return kind
+
+
+def _readings(config: TuneConfig, task: Task, plain: str) -> tuple[int, str]:
+    """How often a row is said before the prompt, and why."""
+    if config.readings is not None:
+        return config.readings, f"{config.readings}, as asked"
+    if plain:
+        return 1, "1: this base reads every text anew at every step"
+    if not task.knows_labels:
+        return 1, f"1: measured for answers that are labels, not for {task.kind}"
+    if task.template != default_template(task.columns):
+        return 1, "1: the template is your own"
+    if (size := _row_bytes(task)) > SHORT_ROW:
+        return 1, f"1: rows of {size:.0f} bytes are long, above {SHORT_ROW} a second reading costs too much"
+    return 2, f"2: rows of {size:.0f} bytes are short; in the second reading every token sees the whole row"
+
+
+def _row_bytes(task: Task) -> float:
+    """The mean bytes of a row's fields."""
+    rows, names = task.train.rows, task.template.fields
+    return sum(len(row.fields.get(name, "").encode(errors="replace")) for row in rows for name in names) / max(1, len(rows))
 
 
 def _batch(rows: int, task: Task) -> int:

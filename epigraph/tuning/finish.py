@@ -11,7 +11,7 @@ from epigraph.config import TuneConfig
 from epigraph.cost import Meter, peak_memory
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Lineage, StoredPrompt
-from epigraph.methods import PromptedBase, best_zero_shot
+from epigraph.methods import PromptedBase
 from epigraph.methods.calibration import calibrate
 from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
@@ -19,6 +19,7 @@ from epigraph.metrics import RANK_SCORES, upward
 from epigraph.model import PromptModel, facts
 from epigraph.prompts import KINDS, AnyForm, SoftPrompt, kept_numbers
 from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
 from epigraph.tuning.choices import Choices
 from epigraph.tuning.data import Parts
 from epigraph.tuning.diagnosis import Evidence, diagnose
@@ -29,7 +30,7 @@ from epigraph.tuning.search import Chosen, Contender, CrossValidated
 from epigraph.tuning.search.table import table, why
 from epigraph.tuning.surroundings import Surroundings
 from epigraph.tuning.training import Trained
-from epigraph.tuning.verdict import decide
+from epigraph.tuning.verdict import Wordings, decide
 
 MOST_NAMED = 6  # of the trials that were left out
 MATCHED_ROWS = 500  # on which a calibration is matched
@@ -39,6 +40,7 @@ MATCHED_ROWS = 500  # on which a calibration is matched
 class Made:
     """Everything the end of a tuning needs."""
 
+    task: Task
     solver: PromptedBase
     trained: Trained
     parts: Parts
@@ -91,26 +93,23 @@ def finish(made: Made) -> TuneResult:
     judged = _judged(made, tuned)
     final = list(parts.final)
     made.around.stage("scoring", 0, len(final))
-    verdict = decide(
-        judged, solver.engine, solver.task, parts, solver.output_tokens, seed=seed, soft_only=_soft_only(made.config)
-    )
+    tasks = Wordings(written=made.task, tuned=solver.task)
+    verdict = decide(judged, solver.engine, tasks, parts, solver.output_tokens, seed=seed, soft_only=_soft_only(made.config))
     keeps_hard = verdict.keeps == "hard"
-    kept = _calibrated(made, verdict.hard.method) if keeps_hard else tuned
+    rival = _calibrated(made, verdict.hard.method)
+    kept = rival if keeps_hard else tuned
     unseen = parts.split in ("test", "holdout")  # else the final rows are those of the verdict
-    scored = evaluate(kept if unseen else verdict.hard.judged if keeps_hard else judged, final, split=parts.split, seed=seed)
-    chosen = best_zero_shot(solver.engine, solver.task, parts.validation, solver.output_tokens)
-    rival = _calibrated(made, verdict.hard.method if keeps_hard else chosen.method)
-    hard = scored if keeps_hard else evaluate(rival, final, split=parts.split, seed=seed)
+    hard = evaluate(rival if unseen else verdict.hard.judged, final, split=parts.split, seed=seed)
+    scored = hard if keeps_hard else evaluate(tuned if unseen else judged, final, split=parts.split, seed=seed)
     made.around.stage("scoring", len(final), len(final))
-    name = verdict.hard.name if keeps_hard else chosen.name
-    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{chosen.name}: {chosen.reason}"}
+    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{verdict.hard.name}: {verdict.tried}"}
     reasons |= _search_reasons(made) | {"verdict": verdict.reason, "dtype": solver.engine.base.precision.reason}
     reasons |= {"stop": _stop_reason(made)} | _answer_reasons(made, kept)
     cost = _cost(made, kept.forms, tuned_seconds, trained=0 if keeps_hard else made.trained_parameters)
     settings = made.choices.to_dict() | {
         "output_tokens": solver.output_tokens,
         "dtype": solver.engine.base.precision.name,
-        "hard_prompt": name,
+        "hard_prompt": verdict.hard.name,
         "trials": len(made.trained.search.contenders),
         "verdict": verdict.keeps,
         **_answer_settings(kept, rival),

@@ -93,6 +93,7 @@ def tune(
     winner = trained.kept[0]
     return finish(
         Made(
+            task=task,
             solver=lanes.solvers[winner.lane],
             trained=trained,
             parts=parts,

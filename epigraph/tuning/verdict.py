@@ -16,11 +16,12 @@ import numpy as np
 from epigraph.engine import Engine
 from epigraph.errors import EpigraphError, Unsupported
 from epigraph.methods import PromptedBase, judge
+from epigraph.methods.choice import CHOOSING_ROWS, LONGEST_IN_PLACE
 from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_first, instruction_in_place
 from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
 from epigraph.methods.watched import Watched, standard_error
-from epigraph.metrics import Interval, mean_metric, paired_bootstrap, right
+from epigraph.metrics import Interval, mean_metric, paired_bootstrap, right, upward
 from epigraph.metrics.paired import row_metric
 from epigraph.prompts import Embedded, Form, plain_forms
 from epigraph.tasks.encode import opening
@@ -49,12 +50,14 @@ class HardPrompt:
 class Verdict:
     """``keeps`` is "soft" or "hard"; ``gain`` is soft − hard on ``rows`` rows, in the metric ``metric``.
 
-    ``truth`` and ``given`` are the right answers of these rows and those of the soft prompt, as texts.
+    ``tried`` says why this hard prompt. ``truth`` and ``given`` are the right answers of these rows and those of the soft prompt,
+    as texts.
     """
 
     keeps: str
     reason: str
     hard: HardPrompt
+    tried: str
     gain: Interval
     metric: str
     rows: int
@@ -69,18 +72,29 @@ class Verdict:
         return bounds | {"metric": self.metric, "rows": self.rows, "split": self.split, "hard_prompt": self.hard.name}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wordings:
+    """The task in the words that hard prompts are made of: ``written`` as its user wrote it, ``tuned`` as it was tuned.
+
+    In the prompt's place a hard prompt has what the soft one has, a second reading of the row included; before the row it
+    stands as a person would write it.
+    """
+
+    written: Task
+    tuned: Task
+
+
 def decide(
-    soft: Scorable, engine: Engine, task: Task, parts: Parts, output_tokens: int, *, seed: int, soft_only: bool
+    soft: Scorable, engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int, soft_only: bool
 ) -> Verdict:
     """The verdict on the validation rows, or on those that the folds hold out.
 
     ``soft_only`` says that the soft prompt is kept whatever comes out.
     """
+    task = tasks.tuned
     rows = [parts.all[place] for fold in parts.folds for place in fold] or list(parts.validation)
-    hards = hard_prompts(engine, task, parts, output_tokens, seed=seed)
-    seen = [_watch(hard.judged, rows) for hard in hards]
-    best = rank(seen)[0]
-    hard, theirs, ours = hards[best], seen[best], _watch(soft, rows)
+    hard, tried = _best(hard_prompts(engine, tasks, parts, output_tokens, seed=seed), rows[:CHOOSING_ROWS])
+    theirs, ours = _watch(hard.judged, rows), _watch(soft, rows)
     prefers_hard = rank([ours, theirs])[0] == 1
     truth = [_truth(row) for row in rows]
     given, others = (_given(method, rows) for method in (soft, hard.judged))
@@ -100,6 +114,7 @@ def decide(
         keeps="hard" if prefers_hard and not soft_only else "soft",
         reason=reason,
         hard=hard,
+        tried=tried,
         gain=gain,
         metric=metric,
         rows=len(rows),
@@ -109,12 +124,22 @@ def decide(
     )
 
 
-def hard_prompts(engine: Engine, task: Task, parts: Parts, output_tokens: int, *, seed: int) -> list[HardPrompt]:
-    """Every hard prompt that may be kept instead."""
-    builds: dict[str, Build] = {
-        "zero-shot, instruction in the prompt's place": lambda _rows: instruction_in_place(engine, task, output_tokens),
-        "zero-shot, instruction first": lambda _rows: instruction_first(engine, task, output_tokens),
-    }
+def _best(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPrompt, str]:
+    """The hard prompt to compare with, and what each reached on these rows."""
+    seen = [_watch(hard.judged, rows) for hard in hards]
+    metric = hards[0].method.task.metric
+    scores = ", ".join(f"{hard.name}: {upward(metric, one.score):.3f}" for hard, one in zip(hards, seen, strict=True))
+    return hards[rank(seen)[0]], f"best on {len(rows)} validation rows ({scores})"
+
+
+def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int) -> list[HardPrompt]:
+    """Every hard prompt that may be kept instead. A long instruction is not tried where every row would pay for it anew."""
+    task = tasks.written
+    builds: dict[str, Build] = {"zero-shot, instruction first": lambda _rows: instruction_first(engine, task, output_tokens)}
+    if len(engine.base.tokenize(task.instruction)) <= LONGEST_IN_PLACE:
+        builds["zero-shot, instruction in the prompt's place"] = lambda _rows: instruction_in_place(
+            engine, tasks.tuned, output_tokens
+        )
     found = [_hard(name, build, parts, holds_texts=False) for name, build in builds.items()]
     if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
         return found

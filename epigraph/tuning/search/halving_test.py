@@ -46,7 +46,7 @@ class Known:
 
 def contender(number: int, score: float) -> Contender:
     prompt = TokenPrompt([Embedded(torch.linspace(-1, 1, 6).reshape(2, 3))])
-    trial = Trial(kind="token", length=2, place="last", start="text", loop=replace(SETTINGS, seed=number))
+    trial = Trial(kind="token", length=2, place="last", start="text", readings=1, loop=replace(SETTINGS, seed=number))
     loop = Loop(prompt, Known(score), trial.loop, lambda _moment: None)
     return Contender(number=number, trial=trial, lane=0, loops=[loop], sizes=[10])
 

@@ -13,6 +13,7 @@ from epigraph.engine import Engine
 from epigraph.methods import PromptedBase
 from epigraph.prompts import SoftPrompt
 from epigraph.tasks.task import Task
+from epigraph.tuning.choices import laid_out
 from epigraph.tuning.data import Parts
 from epigraph.tuning.loop import Listener, Loop
 from epigraph.tuning.objective import Divisible, make_objective
@@ -31,7 +32,7 @@ class Lanes:
     ) -> None:
         self.engine, self.parts, self.start, self.trials = engine, parts, start, list(trials)
         self.prompts = [start(trial) for trial in trials]
-        tasks = [placed(task, trial) for trial in trials]
+        tasks = [laid_out(task, trial.place, trial.readings) for trial in trials]
         templates = list(dict.fromkeys(one.template.text for one in tasks))
         self.lane_of = [templates.index(one.template.text) for one in tasks]
         self.solvers = [self._solver(lane, tasks, output_tokens) for lane in range(len(templates))]
@@ -97,8 +98,3 @@ class Lanes:
         loop = Loop(prompt.to(self.engine.base.device), objective, trial.loop, listener, blind=True)
         loop.pause_after(contender.best_epoch)
         return loop
-
-
-def placed(task: Task, trial: Trial) -> Task:
-    """The task with its prompt where this trial has it."""
-    return replace(task, template=task.template.placed(trial.place))

@@ -52,6 +52,7 @@ def near_trials(config: TuneConfig, choices: Choices, rows: int) -> list[Trial]:
             kind=choices.kind,
             length=choices.length * lengths[length],
             place=choices.place,
+            readings=choices.readings,
             start=starts[start],
             loop=replace(loop, rate=loop.rate * rates[rate], epochs=max(1, round(loop.epochs * epochs[passes]))),
         )

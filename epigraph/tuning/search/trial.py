@@ -9,12 +9,13 @@ from epigraph.tuning.loop import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Kind, length, place and start of a prompt, and the numbers of the loop that tunes it."""
+    """Kind, length, place and start of a prompt, how often it sees a row, and the numbers of the loop that tunes it."""
 
     kind: str
     length: int
     place: str
     start: str
+    readings: int
     loop: Settings
 
     def to_dict(self) -> dict[str, Any]:
