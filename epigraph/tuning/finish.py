@@ -11,7 +11,7 @@ from epigraph.config import TuneConfig
 from epigraph.cost import Meter, peak_memory
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Lineage, StoredPrompt
-from epigraph.methods import PromptedBase, best_zero_shot
+from epigraph.methods import PromptedBase
 from epigraph.methods.calibration import calibrate
 from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
@@ -98,19 +98,17 @@ def finish(made: Made) -> TuneResult:
     kept = _calibrated(made, verdict.hard.method) if keeps_hard else tuned
     unseen = parts.split in ("test", "holdout")  # else the final rows are those of the verdict
     scored = evaluate(kept if unseen else verdict.hard.judged if keeps_hard else judged, final, split=parts.split, seed=seed)
-    chosen = best_zero_shot(solver.engine, solver.task, parts.validation, solver.output_tokens)
-    rival = _calibrated(made, verdict.hard.method if keeps_hard else chosen.method)
-    hard = scored if keeps_hard else evaluate(rival, final, split=parts.split, seed=seed)
+    rival = _calibrated(made, verdict.hard.method)
+    hard = scored if keeps_hard else evaluate(rival if unseen else verdict.hard.judged, final, split=parts.split, seed=seed)
     made.around.stage("scoring", len(final), len(final))
-    name = verdict.hard.name if keeps_hard else chosen.name
-    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{chosen.name}: {chosen.reason}"}
+    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": verdict.tried}
     reasons |= _search_reasons(made) | {"verdict": verdict.reason, "dtype": solver.engine.base.precision.reason}
     reasons |= {"stop": _stop_reason(made)} | _answer_reasons(made, kept)
     cost = _cost(made, kept.forms, tuned_seconds, trained=0 if keeps_hard else made.trained_parameters)
     settings = made.choices.to_dict() | {
         "output_tokens": solver.output_tokens,
         "dtype": solver.engine.base.precision.name,
-        "hard_prompt": name,
+        "hard_prompt": verdict.hard.name,
         "trials": len(made.trained.search.contenders),
         "verdict": verdict.keeps,
         **_answer_settings(kept, rival),
