@@ -22,7 +22,7 @@ from epigraph.library import Library
 
 NO_BASE = ["--base", "no-such-base"]  # whoever loads the base before the data is checked stumbles here
 SHELVED = ("routing/1/", ".runs/routing-")  # what tuning leaves
-QUICK = ["--epochs", "1", "--length", "2"]
+QUICK = ["--epochs", "1", "--length", "2", "--budget", "1", "--validation", "0.15", "--keep", "soft"]
 GOOD = "".join(f"text {i},{'bill' if i % 2 else 'card'}\n" for i in range(30))
 
 

@@ -32,7 +32,21 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Path:
         (parent / name).write_text("\n".join(["text,label", *lines]) + "\n")
     shared = ["--base", str(toy_folder), "--dtype", "float32", "--library", str(parent / "library")]
     for name, flags in (("routing", []), ("first", ["--portable"])):
-        command = ["tune", str(parent / "train.csv"), "--name", name, "--epochs", "1", "--length", "2", *shared, *flags]
+        command = [
+            "tune",
+            str(parent / "train.csv"),
+            "--name",
+            name,
+            "--epochs",
+            "1",
+            "--length",
+            "2",
+            "--budget",
+            "1",
+            *shared,
+            *flags,
+        ]
+        command += ["--keep", "soft"]
         assert main.run([*command, "--json"]) == 0
     return parent
 
@@ -151,7 +165,19 @@ def test_tune_prints_one_object_and_progress_elsewhere(
     cli: Any, shelf: Path, toy_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EPIGRAPH_HOME", str(tmp_path / "home"))  # where no text was read yet
-    command = ["tune", shelf / "train.csv", "--test", shelf / "test.csv", "--name", "routing", "--epochs", "2", *toy_flags]
+    command = [
+        "tune",
+        shelf / "train.csv",
+        "--test",
+        shelf / "test.csv",
+        "--name",
+        "routing",
+        "--epochs",
+        "2",
+        "--budget",
+        "2",
+        *toy_flags,
+    ]
     answer = cli(*command, "--json")
     assert answer.code == 0
     check(answer.json, schema_of(cli, "tune"))

@@ -26,7 +26,7 @@ RANDOM, CHOSEN = 12, 8
 def main(work: Path, base: str, data: str) -> None:
     torch.set_num_threads(1)
     tune = ["tune", data, "--name", "killed", "--base", base, "--dtype", "float32", "--epochs", "3", "--batch", "8"]
-    tune += ["--rate", "0.3"]
+    tune += ["--rate", "0.3", "--budget", "1", "--validation", "0.15", "--keep", "soft"]
     with contextlib.redirect_stdout(sys.stderr):
         run([*tune, "--library", str(work / "warm")])  # everything is imported, here and so in every fork
     calls = work / "calls"

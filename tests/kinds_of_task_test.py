@@ -15,7 +15,7 @@ from epigraph.engine import Engine
 from epigraph.tasks.task import Task
 from epigraph.tuning import tune
 
-QUICK = ["--epochs", "2", "--batch", "8", "--rate", "0.3"]
+QUICK = ["--epochs", "2", "--batch", "8", "--rate", "0.3", "--budget", "1", "--validation", "0.15", "--keep", "soft"]
 COLOURS = ("đỏ", "xanh", "vàng")
 LEVELS = ("差", "一般", "好", "很好")
 
@@ -168,7 +168,22 @@ def test_a_hundred_and_fifty_labels(cli: Any, toy_flags: list[str], tmp_path: Pa
     data.write_text("text,label\n" + "".join(f"message {i} {labels[i % 150]},{labels[i % 150]}\n" for i in range(300)))
     some = tmp_path / "some.csv"
     some.write_text("\n".join(data.read_text().splitlines()[:31]) + "\n")
-    tuned = cli("tune", data, "--name", "intents", "--epochs", "1", "--rate", "0.1", "--batch", "64", *toy_flags, "--json")
+    tuned = cli(
+        "tune",
+        data,
+        "--name",
+        "intents",
+        "--epochs",
+        "1",
+        "--budget",
+        "1",
+        "--rate",
+        "0.1",
+        "--batch",
+        "64",
+        *toy_flags,
+        "--json",
+    )
     assert tuned.code == 0, tuned.err
     (answer,) = cli("predict", "intents", "message", *toy_flags, "--json").lines
     assert set(answer["probabilities"]) == set(labels)
@@ -181,7 +196,13 @@ def test_a_hundred_and_fifty_labels(cli: Any, toy_flags: list[str], tmp_path: Pa
 def test_a_calibration_is_stored_with_the_prompt_that_was_tuned_so(engine: Engine, tmp_path: Path) -> None:
     task = Task.from_rows([f"text {i} {'ab'[i % 2]}" for i in range(30)], ["good", "bad"] * 15)
     plain, shifted = (
-        tune(engine.base, task, TuneConfig(epochs=1, rate=0.1, calibrate=how), engine=engine) for how in ("", "contextual")
+        tune(
+            engine.base,
+            task,
+            TuneConfig(epochs=1, rate=0.1, calibrate=how, budget="1", validation=0.15, keep="soft"),
+            engine=engine,
+        )
+        for how in ("", "contextual")
     )
     shifted.prompt.save(tmp_path / "shifted")
     loaded = epigraph.load(tmp_path / "shifted", engine.base)

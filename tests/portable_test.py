@@ -22,7 +22,7 @@ PLACES = {"token": ["--portable"], "kv": ["--kind", "kv", "--place", "first"]}
 @pytest.fixture(params=PLACES)
 def exported(request: pytest.FixtureRequest, cli: Any, toy_flags: list[str], make_csv: Any) -> Path:
     """A prompt that stands first, tuned and exported as a PEFT adapter."""
-    flags = [*PLACES[request.param], *toy_flags, "--epochs", "1"]
+    flags = [*PLACES[request.param], *toy_flags, "--epochs", "1", "--validation", "0.15"]
     answer = cli("tune", make_csv(rows=32), "--name", request.param, *flags, "--json")
     assert answer.json["settings"]["template"].startswith("{prompt}")
     assert answer.json["settings"]["kind"] == request.param
@@ -93,7 +93,10 @@ def test_an_adapter_that_peft_saved_is_evaluated(
 
 
 def test_a_prompt_after_the_input_is_refused(cli: Any, toy_flags: list[str], make_csv: Any) -> None:
-    assert cli("tune", make_csv(rows=24), "--name", "after", *toy_flags, "--epochs", 1).code == 0
+    assert (
+        cli("tune", make_csv(rows=24), "--name", "after", *toy_flags, "--epochs", 1, "--budget", 1, "--keep", "soft").code
+        == 0
+    )
     answer = cli("library", "export", "after", "adapter", "--format", "peft", "--json")
     assert (answer.code, answer.json["error"]["type"]) == (2, "Unsupported")
     assert "--portable" in answer.json["error"]["hint"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_another_base_or_dtype_or_setting_is_refused(
     with pytest.raises(ValueError, match=r"since it was begun, its base\.fingerprint, \w+, became"):
         tune(load_base(other_folder, dtype="float32"), task, CONFIG, around=around)
     with pytest.raises(ValueError, match=r"its settings\.rate, 0\.3, became 0\.1"):
-        tune(engine.base, task, TuneConfig(epochs=3, batch=8, rate=0.1), engine=engine, around=around)
+        tune(engine.base, task, replace(CONFIG, rate=0.1), engine=engine, around=around)
     with pytest.raises(LookupError, match=r"is no run folder: it has no run\.toml"):
         tune(engine.base, task, CONFIG, engine=engine, around=Surroundings(resume=run_folder.parent))
 
@@ -255,7 +256,7 @@ def test_a_killed_and_an_interrupted_process_are_resumed_by_the_printed_command(
     """``python -m epigraph tune`` itself: SIGKILL without a word, SIGINT with exit code 130 and the command that goes on."""
     data = str(make_csv(rows=40))
     work = Path.cwd()
-    flags = ["--epochs", "5", "--batch", "8", "--patience", "999", *toy_flags]
+    flags = ["--epochs", "5", "--batch", "8", "--patience", "999", "--budget", "4", *toy_flags]  # a search
     started = {
         name: subprocess.Popen(
             [sys.executable, "-m", "epigraph", "tune", data, "--name", name, "--library", name, *flags],
@@ -308,7 +309,7 @@ def write_versions(root: Path, forms: list[AnyForm], card: Card, ready: Any) -> 
 
 def test_a_finished_run_is_not_run_again(cli: Any, make_csv: Any, toy_flags: list[str]) -> None:
     """Resuming a run whose prompt was stored already gave a second, identical version."""
-    flags = [*toy_flags, "--epochs", "1", "--json"]
+    flags = [*toy_flags, "--epochs", "1", "--budget", "1", "--json"]
     assert cli("tune", make_csv(rows=40), "--name", "once", *flags).code == 0
     (run,) = Path("library/.runs").iterdir()
     again = cli("tune", "--resume", run)

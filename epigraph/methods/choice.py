@@ -1,6 +1,6 @@
 """Which of several hard prompts is the best on a few validation rows: the fair opponent of a tuned prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from epigraph.engine import Engine
@@ -32,9 +32,14 @@ class Chosen:
 
 def best_zero_shot(engine: Engine, task: Task, validation: Sequence[Row], output_tokens: int) -> Chosen:
     """The instruction before the row or, if it is short, in the prompt's place, where every row pays for it anew."""
-    long = len(engine.base.tokenize(task.instruction)) > LONGEST_IN_PLACE
-    builders = {name: build for name, build in ZERO_SHOT.items() if not (long and build is instruction_in_place)}
+    builders = zero_shots(engine, task)
     return _best({name: build(engine, task, output_tokens) for name, build in builders.items()}, validation)
+
+
+def zero_shots(engine: Engine, task: Task) -> dict[str, Callable[[Engine, Task, int], PromptedBase]]:
+    """The ways to write the instruction that are worth a try: in the prompt's place only if it is short."""
+    long = len(engine.base.tokenize(task.instruction)) > LONGEST_IN_PLACE
+    return {name: build for name, build in ZERO_SHOT.items() if not (long and build is instruction_in_place)}
 
 
 def best_few_shot(

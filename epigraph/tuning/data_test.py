@@ -38,3 +38,24 @@ def test_few_rows() -> None:
     assert parts.split == "validation"
     assert any("labels with a single row train and are not validated: label 0, label 1" in w for w in parts.warnings)
     assert any("too few rows to keep any for validation" in w for w in parts.warnings)
+
+
+def test_few_rows_are_used_twice() -> None:
+    folds = divide(a_task(30), TuneConfig(), thrifty=True)
+    assert (folds.split, len(folds.folds), folds.refit) == ("crossval", 4, True)
+    assert sorted(place for fold in folds.folds for place in fold) == list(range(30))
+    for fold in folds.folds:
+        labels = [folds.train[place].target for place in fold]
+        assert abs(labels.count("label 0") - labels.count("label 1")) <= 1
+    more = divide(a_task(100), TuneConfig(), thrifty=True)
+    assert (len(more.train), len(more.validation), len(more.final), more.refit) == (60, 25, 15, True)
+    assert len(more.all) == 85
+    assert not divide(a_task(300), TuneConfig(), thrifty=True).refit
+    assert not divide(a_task(30), TuneConfig(validation=0.2), thrifty=True).folds
+
+
+def test_a_label_with_one_text_is_held_out_by_no_fold() -> None:
+    task = Task.from_rows([f"text {i}" for i in range(9)], ["a", "b"] * 4 + ["rare"])
+    parts = divide(task, TuneConfig(), thrifty=True)
+    assert 8 not in {place for fold in parts.folds for place in fold}
+    assert any("labels with a single row train and are not validated: rare" in w for w in parts.warnings)

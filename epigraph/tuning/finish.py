@@ -102,7 +102,7 @@ def finish(made: Made) -> TuneResult:
     hard = evaluate(rival if unseen else verdict.hard.judged, final, split=parts.split, seed=seed)
     scored = hard if keeps_hard else evaluate(tuned if unseen else judged, final, split=parts.split, seed=seed)
     made.around.stage("scoring", len(final), len(final))
-    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": f"{verdict.hard.name}: {verdict.tried}"}
+    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": verdict.tried}
     reasons |= _search_reasons(made) | {"verdict": verdict.reason, "dtype": solver.engine.base.precision.reason}
     reasons |= {"stop": _stop_reason(made)} | _answer_reasons(made, kept)
     cost = _cost(made, kept.forms, tuned_seconds, trained=0 if keeps_hard else made.trained_parameters)

@@ -10,17 +10,18 @@ the loss decides, and at equal loss the soft one stays. In a cross-validation ea
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from epigraph.engine import Engine
 from epigraph.errors import EpigraphError, Unsupported
 from epigraph.methods import PromptedBase, judge
-from epigraph.methods.choice import CHOOSING_ROWS, LONGEST_IN_PLACE
-from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_first, instruction_in_place
+from epigraph.methods.choice import CHOOSING_ROWS, zero_shots
+from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_in_place
 from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
-from epigraph.methods.watched import Watched, standard_error
+from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, standard_error
 from epigraph.metrics import Interval, mean_metric, paired_bootstrap, right, upward
 from epigraph.metrics.paired import row_metric
 from epigraph.prompts import Embedded, Form, plain_forms
@@ -34,6 +35,7 @@ from epigraph.tuning.search import CrossValidated
 SHOTS = (2, 4, 8, 16)
 LEAST = 1e-12
 Build = Callable[[Sequence[Row]], PromptedBase]
+ZeroShot = Callable[[Engine, Task, int], PromptedBase]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +52,20 @@ class HardPrompt:
 class Verdict:
     """``keeps`` is "soft" or "hard"; ``gain`` is soft − hard on ``rows`` rows, in the metric ``metric``.
 
-    ``tried`` says why this hard prompt. ``truth`` and ``given`` are the right answers of these rows and those of the soft prompt,
-    as texts.
+    ``truth`` and ``given`` are the right answers of these rows and those of the soft prompt, as texts; ``tried`` says which hard
+    prompts there were.
     """
 
     keeps: str
     reason: str
     hard: HardPrompt
-    tried: str
     gain: Interval
     metric: str
     rows: int
     split: str
     truth: Sequence[str]
     given: Sequence[str]
+    tried: str
 
     @property
     def json(self) -> dict[str, object]:
@@ -93,14 +95,14 @@ def decide(
     """
     task = tasks.tuned
     rows = [parts.all[place] for fold in parts.folds for place in fold] or list(parts.validation)
+    rows = rows[:WATCHED_OUTPUTS] if task.writes else rows
     hard, tried = _best(hard_prompts(engine, tasks, parts, output_tokens, seed=seed), rows[:CHOOSING_ROWS])
-    theirs, ours = _watch(hard.judged, rows), _watch(soft, rows)
-    prefers_hard = rank([ours, theirs])[0] == 1
+    ours, theirs = (_answers(method, rows) for method in (soft, hard.judged))
+    prefers_hard = rank([ours.watched, theirs.watched])[0] == 1
     truth = [_truth(row) for row in rows]
-    given, others = (_given(method, rows) for method in (soft, hard.judged))
-    gain, metric = _gain(task, rows, truth, others, given, seed)
+    gain, metric = _gain(task, rows, truth, theirs.given, ours.given, seed)
     split = "crossval" if parts.folds else "validation"
-    clear = theirs.score - theirs.error > ours.score
+    clear = theirs.watched.score - theirs.watched.error > ours.watched.score
     measured = f"soft − hard is {_said(gain)} {metric} on {len(rows)} {split} rows"
     if not prefers_hard:
         reason = f"the soft prompt: against {hard.name}, {measured}"
@@ -114,33 +116,40 @@ def decide(
         keeps="hard" if prefers_hard and not soft_only else "soft",
         reason=reason,
         hard=hard,
-        tried=tried,
         gain=gain,
         metric=metric,
         rows=len(rows),
         split=split,
         truth=truth,
-        given=given,
+        given=ours.given,
+        tried=tried,
     )
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A method's answers to the rows of the verdict, as texts, and what they show."""
+
+    given: Sequence[str]
+    watched: Watched
+
+
 def _best(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPrompt, str]:
-    """The hard prompt to compare with, and what each reached on these rows."""
-    seen = [_watch(hard.judged, rows) for hard in hards]
+    """The best on a few rows, and what was tried in words."""
+    seen = [_answers(hard.judged, rows).watched for hard in hards]
     metric = hards[0].method.task.metric
-    scores = ", ".join(f"{hard.name}: {upward(metric, one.score):.3f}" for hard, one in zip(hards, seen, strict=True))
-    return hards[rank(seen)[0]], f"best on {len(rows)} validation rows ({scores})"
+    tried = ", ".join(f"{hard.name}: {upward(metric, one.score):.3f}" for hard, one in zip(hards, seen, strict=True))
+    best = hards[rank(seen)[0]]
+    return best, f"{best.name}: best on {len(rows)} validation rows ({tried})"
 
 
 def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int) -> list[HardPrompt]:
-    """Every hard prompt that may be kept instead. A long instruction is not tried where every row would pay for it anew."""
+    """Every hard prompt that may be kept instead."""
     task = tasks.written
-    builds: dict[str, Build] = {"zero-shot, instruction first": lambda _rows: instruction_first(engine, task, output_tokens)}
-    if len(engine.base.tokenize(task.instruction)) <= LONGEST_IN_PLACE:
-        builds["zero-shot, instruction in the prompt's place"] = lambda _rows: instruction_in_place(
-            engine, tasks.tuned, output_tokens
-        )
-    found = [_hard(name, build, parts, holds_texts=False) for name, build in builds.items()]
+    found = [
+        _hard(name, partial(_alone, build, engine, tasks, output_tokens), parts, holds_texts=False)
+        for name, build in zero_shots(engine, task).items()
+    ]
     if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
         return found
     for shots in SHOTS:
@@ -151,6 +160,10 @@ def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: i
             except EpigraphError:  # so many examples do not fit beside a row
                 break
     return found
+
+
+def _alone(build: ZeroShot, engine: Engine, tasks: Wordings, output_tokens: int, _rows: Sequence[Row]) -> PromptedBase:
+    return build(engine, tasks.tuned if build is instruction_in_place else tasks.written, output_tokens)
 
 
 def _shown(engine: Engine, task: Task, shots: int, output_tokens: int, seed: int) -> Build:
@@ -184,11 +197,12 @@ def storable(hard: PromptedBase) -> PromptedBase:
     return PromptedBase(hard.engine, task, forms, output_tokens=hard.output_tokens)
 
 
-def _watch(method: Scorable, rows: Sequence[Row]) -> Watched:
+def _answers(method: Scorable, rows: Sequence[Row]) -> Answered:
     answers, task = judge.answer(method, rows), method.task
     score = judge.value(task, rows, answers.given)
     error = standard_error(task.metric, score, len(rows), len(task.labels))
-    return Watched(score, -_loss(task, rows, answers), error)
+    given = [answer if isinstance(answer, str) else ", ".join(sorted(answer)) for answer in answers.given]
+    return Answered(given, Watched(score, -_loss(task, rows, answers), error))
 
 
 def _loss(task: Task, rows: Sequence[Row], answers: judge.Answers) -> float:
@@ -222,11 +236,6 @@ def _gain(
 
 def _truth(row: Row) -> str:
     return ", ".join(sorted(row.labels)) if row.target is None else row.target
-
-
-def _given(method: Scorable, rows: Sequence[Row]) -> list[str]:
-    answers = judge.answer(method, rows).given
-    return [answer if isinstance(answer, str) else ", ".join(sorted(answer)) for answer in answers]
 
 
 def _said(gain: Interval) -> str:
