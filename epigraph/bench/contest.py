@@ -1,6 +1,7 @@
 """One method on one set, trained and timed in a process of its own: what ``bench tuning`` puts side by side.
 
     epigraph      a first run: frozen states built in it          later      another run on the same texts
+    once          the same, every row read once                   once-later
     token         a first run of vectors instead of keys and values
     peft-prompt, peft-prefix, peft-documented, lora, full         the rivals of ``methods/rivals``
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from epigraph.base import Base
 from epigraph.bench.machine import layer_rate
+from epigraph.config import TuneConfig
 from epigraph.cost import MemoryWatch
 from epigraph.engine import Engine
 from epigraph.errors import DataError
@@ -29,13 +31,14 @@ from epigraph.prompts import KINDS
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.split import head
 from epigraph.tasks.task import Task
+from epigraph.tuning.choices import choose, laid_out
 from epigraph.tuning.loop import Loop, Moment, Settings
 from epigraph.tuning.objective import make_objective
 from epigraph.tuning.start import make_prompt
 
 VALIDATION = 150
 Parts = tuple[Sequence[Row], Sequence[Row]]
-OURS = ("epigraph", "later", "token")
+OURS = ("epigraph", "later", "once", "once-later", "token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +137,12 @@ def contest(base: Base, method: str, plan: Plan, *, batch: int, rate: float | No
             rival = Theirs(engine, task, parts, method, plan.seed)
             return [_measure(method, rival, base, plan, tests, batch, rate or rival.rival.settings.rate)]
         found = []
-        runs = (("token", "token", 0),) if method == "token" else (("epigraph", "kv", 0), ("later", "kv", 1))
+        readings = choose(TuneConfig(readings=1 if method == "once" else None), task, len(parts[0])).readings
+        laid = laid_out(task, "template", readings)
+        later = "later" if method == "epigraph" else f"{method}-later"
+        runs = (("token", "token", 0),) if method == "token" else ((method, "kv", 0), (later, "kv", 1))
         for name, kind, seed in runs:
-            ours = Ours(engine, task, parts, kind, plan.seed + seed)
+            ours = Ours(engine, laid, parts, kind, plan.seed + seed)
             found.append(_measure(name, ours, base, plan, tests, batch, rate or KINDS[kind].default_rate))
         return found
 

@@ -18,7 +18,7 @@ from epigraph.bench.contest import OURS, Outcome, Plan
 from epigraph.errors import ConfigError, NotFound
 
 SETS = ("sst2", "trec6", "ag_news", "imdb")
-BATCHES = {"epigraph": 64, "token": 64}
+BATCHES = {"epigraph": 64, "once": 64, "token": 64}
 RIVAL_BATCH = 16
 Note = Callable[[str], None]
 
@@ -28,7 +28,7 @@ class BenchConfig:
     """What to measure."""
 
     sets: Sequence[str] = SETS
-    methods: Sequence[str] = ("epigraph", "token", "peft-prompt", "peft-documented", "lora", "full")
+    methods: Sequence[str] = ("epigraph", "once", "token", "peft-prompt", "peft-documented", "lora", "full")
     rows: int = 1000
     tests: int = 500
     epochs: int = 3

@@ -23,6 +23,7 @@ COLUMNS = [
     "× first",
     "bound",
     "× later",
+    "× once",
     "× to accuracy",
 ]
 
@@ -31,8 +32,8 @@ COLUMNS = [
 def tuning(
     sets: Annotated[str, typer.Option(help="folders of $EPIGRAPH_DATA, with commas")] = "sst2,trec6,ag_news,imdb",
     methods: Annotated[
-        str, typer.Option(help="epigraph (kv), token and rivals, with commas")
-    ] = "epigraph,token,peft-prompt,peft-documented,lora,full",
+        str, typer.Option(help="epigraph (kv), once (kv, rows read once), token and rivals, with commas")
+    ] = "epigraph,once,token,peft-prompt,peft-documented,lora,full",
     rows: Annotated[int, typer.Option(min=1, help="training rows")] = 1000,
     tests: Annotated[int, typer.Option(min=1, help="test rows")] = 500,
     epochs: Annotated[int, typer.Option(min=1, help="passes over the training rows")] = 3,
@@ -68,7 +69,9 @@ def tuning(
 
 
 def _cells(row: dict[str, object]) -> list[str]:
-    numbers = [row.get(key) for key in ("times_epigraph", "bound_epigraph", "times_later", "times_to_accuracy")]
+    numbers = [
+        row.get(key) for key in ("times_epigraph", "bound_epigraph", "times_later", "times_once", "times_to_accuracy")
+    ]
     return [
         str(row["method"]),
         f"{row['seconds']}{' *' if row['extrapolated'] else ''}",
