@@ -195,14 +195,9 @@ def test_a_hundred_and_fifty_labels(cli: Any, toy_flags: list[str], tmp_path: Pa
 
 def test_a_calibration_is_stored_with_the_prompt_that_was_tuned_so(engine: Engine, tmp_path: Path) -> None:
     task = Task.from_rows([f"text {i} {'ab'[i % 2]}" for i in range(30)], ["good", "bad"] * 15)
+    single: dict[str, Any] = {"epochs": 1, "rate": 0.1, "budget": "1", "validation": 0.15, "keep": "soft"}
     plain, shifted = (
-        tune(
-            engine.base,
-            task,
-            TuneConfig(epochs=1, rate=0.1, calibrate=how, budget="1", validation=0.15, keep="soft"),
-            engine=engine,
-        )
-        for how in ("", "contextual")
+        tune(engine.base, task, TuneConfig(calibrate=how, **single), engine=engine) for how in ("", "contextual")
     )
     shifted.prompt.save(tmp_path / "shifted")
     loaded = epigraph.load(tmp_path / "shifted", engine.base)

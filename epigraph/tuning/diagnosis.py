@@ -12,9 +12,10 @@ finding says what it saw.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from epigraph.methods import PromptedBase
-from epigraph.prompts import SoftPrompt
+from epigraph.metrics import Interval
 from epigraph.tasks.encode import answer_text
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
@@ -33,18 +34,60 @@ FEW = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What a finished tuning shows: ``loop`` is the one that validation judged, ``prompt`` the one that is kept."""
+class Training:
+    """How a training went: the mean loss between validations in nats, the prompt's growth, roll-backs, and the rate."""
 
-    loop: Loop
-    prompt: SoftPrompt
-    verdict: Verdict
-    task: Task
+    losses: Sequence[float]
+    growth: float
+    rollbacks: int
+    rate: float
+
+    @classmethod
+    def of(cls, loop: Loop) -> "Training":
+        """What this loop shows."""
+        growth = loop.last_norm / loop.start_norm if loop.start_norm else 1.0
+        losses = [float(found[4]) for found in loop.state.history]
+        return cls(losses=losses, growth=growth, rollbacks=loop.state.rollbacks, rate=loop.settings.rate)
 
 
-def diagnose(evidence: Evidence) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What the soft prompt answered to the rows that validate, beside the right answers, and its gain over the hard prompt.
+
+    ``split`` is validation or crossval; ``labels`` says that answers are one label each, ``kept`` that the soft prompt is kept.
+    """
+
+    given: Sequence[str]
+    truth: Sequence[str]
+    gain: Interval
+    split: str
+    labels: bool
+    kept: bool
+
+    @classmethod
+    def of(cls, verdict: Verdict, task: Task) -> "Answers":
+        """What this verdict saw."""
+        return cls(
+            given=verdict.given,
+            truth=verdict.truth,
+            gain=verdict.gain,
+            split=verdict.split,
+            labels=task.has_labels,
+            kept=verdict.keeps == "soft",
+        )
+
+
+@runtime_checkable
+class Speller(Protocol):
+    """What is asked of a base to see how it splits words."""
+
+    def tokenize(self, text: str) -> list[int]: ...
+    def detokenize(self, ids: Sequence[int]) -> str: ...
+
+
+def diagnose(training: Training, answers: Answers) -> list[str]:
     """What went wrong in training and in the answers, the most serious first; empty where nothing did."""
-    found = [_collapse(evidence), _rate(evidence.loop), _noise(evidence.verdict)]
+    found = [_collapse(answers), _rate(training), _noise(answers)]
     return [warning for warning in found if warning]
 
 
@@ -57,12 +100,11 @@ def diagnose_rows(solver: PromptedBase, parts: Parts) -> list[str]:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def _rate(loop: Loop) -> str:
-    losses, rate, state = [found[4] for found in loop.state.history], loop.settings.rate, loop.state
-    growth = loop.last_norm / loop.start_norm if loop.start_norm else 1.0
-    if state.rollbacks >= MOST_ROLLBACKS:
+def _rate(training: Training) -> str:
+    losses, growth, rate = training.losses, training.growth, training.rate
+    if training.rollbacks >= MOST_ROLLBACKS:
         return (
-            f"the learning rate is too high: {state.rollbacks} times the loss was not finite, at a rate of {rate:.2g}. "
+            f"the learning rate is too high: {training.rollbacks} times the loss was not finite, at a rate of {rate:.2g}. "
             f"Tune with --rate {rate / 4:.2g}."
         )
     if len(losses) < 2:
@@ -83,12 +125,11 @@ def _rate(loop: Loop) -> str:
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-def _collapse(evidence: Evidence) -> str:
-    verdict = evidence.verdict
-    if not evidence.task.has_labels or len(verdict.truth) < JUDGED_ROWS:
+def _collapse(answers: Answers) -> str:
+    rows = len(answers.truth)
+    if not answers.labels or rows < JUDGED_ROWS:
         return ""
-    (label, given), right = Counter(verdict.given).most_common(1)[0], Counter(verdict.truth)
-    rows = len(verdict.truth)
+    (label, given), right = Counter(answers.given).most_common(1)[0], Counter(answers.truth)
     if given < COLLAPSED * rows or right[label] >= NOT_COLLAPSED * rows:
         return ""
     return (
@@ -97,12 +138,12 @@ def _collapse(evidence: Evidence) -> str:
     )
 
 
-def _noise(verdict: Verdict) -> str:
-    gain = verdict.gain
-    if verdict.keeps == "hard" or gain.low > 0 or gain.value <= 0:
+def _noise(answers: Answers) -> str:
+    gain = answers.gain
+    if not answers.kept or gain.low > 0 or gain.value <= 0:
         return ""
     return (
-        f"the gain over the hard prompt, {gain.value:+.3f}, is within the noise of {verdict.rows} {verdict.split} rows "
+        f"the gain over the hard prompt, {gain.value:+.3f}, is within the noise of {len(answers.truth)} {answers.split} rows "
         f"({gain.low:+.3f} to {gain.high:+.3f}). More labelled rows, or a larger --validation share, would tell."
     )
 
@@ -164,13 +205,18 @@ def _lost(solver: PromptedBase, parts: Parts) -> Iterable[str]:
 
 
 def _odd_labels(solver: PromptedBase, parts: Parts) -> Iterable[str]:
-    """Labels that the base spells in far more pieces than texts, or that only their last pieces tell apart."""
-    task, base = solver.task, solver.engine.base
+    task = solver.task
     if not task.has_labels:
-        return
+        return []
     spoken = {label: answer_text(solver.template, words) for label, words in task.labels.items()}
-    pieces = {label: base.tokenize(text) for label, text in spoken.items()}
     texts = [text for row in parts.train[:SAMPLE] for text in row.fields.values() if text]
+    return odd_labels(solver.engine.base, spoken, texts)
+
+
+def odd_labels(base: Speller, spoken: Mapping[str, str], texts: Sequence[str]) -> Iterable[str]:
+    """Labels (label → its words as they follow the template) that the base spells in far more pieces than ``texts``, that
+    have no form behind a space, or that only their last pieces tell apart."""
+    pieces = {label: base.tokenize(text) for label, text in spoken.items()}
     usual = sum(len(base.tokenize(text)) for text in texts) / max(1, sum(map(len, texts)))
     odd = [
         label

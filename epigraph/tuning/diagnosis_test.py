@@ -1,19 +1,21 @@
 """Every known failure, planted, is found; a healthy tuning has none."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from epigraph.base.toy import toy_base
+from epigraph.config import TuneConfig
 from epigraph.engine import Engine
 from epigraph.methods.hard import instruction_in_place
 from epigraph.metrics import Interval
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
+from epigraph.tuning import tune
 from epigraph.tuning.data import Parts
-from epigraph.tuning.diagnosis import Evidence, diagnose, diagnose_rows
+from epigraph.tuning.diagnosis import Answers, Training, diagnose, diagnose_rows, odd_labels
 
 TEXTS = [f"text number {i}" for i in range(20)]
 TASK = Task.from_rows(TEXTS, ["good", "bad"] * 10, template="{text}{prompt}\nIs:")
@@ -33,30 +35,13 @@ def found_in(engine: Engine, task: Task, final: list[Row] | None = None) -> list
     return diagnose_rows(instruction_in_place(engine, task, 8), parts_of(task, final))
 
 
-def evidence(**changes: Any) -> Evidence:
-    """What a healthy tuning shows, with changes."""
-    losses = changes.get("losses", [0.7, 0.5, 0.3])
-    history = [[float(step), 0.8, -0.4, 0.05, loss] for step, loss in enumerate(losses)]
-    loop = SimpleNamespace(
-        state=SimpleNamespace(history=history, rollbacks=changes.get("rollbacks", 0)),
-        settings=SimpleNamespace(rate=0.1),
-        start_norm=1.0,
-        last_norm=changes.get("growth", 1.5),
-    )
-    truth = ["good", "bad"] * 20
-    verdict = SimpleNamespace(
-        keeps="soft",
-        truth=truth,
-        given=changes.get("given", truth),
-        gain=changes.get("gain", Interval(0.3, 0.1, 0.5)),
-        rows=40,
-        split="validation",
-    )
-    return Evidence(loop=loop, prompt=None, verdict=verdict, task=TASK)  # type: ignore[arg-type]
+HALVES = ["good", "bad"] * 20
+LEARNS = Training(losses=[0.7, 0.5, 0.3], growth=1.5, rollbacks=0, rate=0.1)
+RIGHT = Answers(given=HALVES, truth=HALVES, gain=Interval(0.3, 0.1, 0.5), split="validation", labels=True, kept=True)
 
 
 def test_a_healthy_tuning_has_none(engine: Engine) -> None:
-    assert diagnose(evidence()) == []
+    assert diagnose(LEARNS, RIGHT) == []
     assert found_in(engine, TASK, [Row(fields={"text": "something else"}, target="good")]) == []
 
 
@@ -69,14 +54,27 @@ def test_a_healthy_tuning_has_none(engine: Engine) -> None:
         ),
         ({"rollbacks": 3}, "the learning rate is too high: 3 times the loss was not finite"),
         ({"losses": [0.7, 0.7, 0.699], "growth": 1.001}, "the learning rate is too low"),
-        ({"given": ["good"] * 40}, "answers 'good' to 40 of 40 validation rows, of which 20 are"),
-        ({"gain": Interval(0.02, -0.05, 0.09)}, "within the noise of 40 validation rows (-0.050 to +0.090)"),
     ],
 )
-def test_failures_of_training_are_named(planted: dict[str, Any], said: str) -> None:
-    (warning,) = diagnose(evidence(**planted))
+def test_a_wrong_rate_is_named_with_a_better_one(planted: dict[str, Any], said: str) -> None:
+    (warning,) = diagnose(replace(LEARNS, **planted), RIGHT)
     assert said in warning
-    assert "--" in warning  # the cure
+    assert "Tune with --rate" in warning
+
+
+def test_a_rate_that_is_planted_is_found(engine: Engine) -> None:
+    """In a real tuning: at a rate of nothing the prompt does not move."""
+    found = tune(engine.base, TASK, TuneConfig(rate=1e-9, epochs=4, length=2, budget="1", validation=0.2), engine=engine)
+    assert any("the learning rate is too low" in warning for warning in found.warnings)
+
+
+def test_answers_of_one_label_and_gains_of_noise_are_named() -> None:
+    (warning,) = diagnose(LEARNS, replace(RIGHT, given=["good"] * 40))
+    assert "answers 'good' to 40 of 40 validation rows, of which 20 are" in warning
+    (warning,) = diagnose(LEARNS, replace(RIGHT, gain=Interval(0.02, -0.05, 0.09)))
+    assert "within the noise of 40 validation rows (-0.050 to +0.090)" in warning
+    skewed = ["good"] * 38 + ["bad"] * 2
+    assert diagnose(LEARNS, replace(RIGHT, given=["good"] * 40, truth=skewed)) == []
 
 
 def test_rows_that_train_and_test(engine: Engine) -> None:
@@ -111,8 +109,6 @@ def test_answers_that_are_cut_off(engine: Engine) -> None:
 class Spelling:
     """A base that reads words of a vocabulary whole and all else letter by letter."""
 
-    bos, end, special, path = None, 0, frozenset[int](), None
-
     def __init__(self, words: set[str]) -> None:
         self.words, self.seen = words, [""]
 
@@ -125,17 +121,13 @@ class Spelling:
             self.seen.append(piece)
         return self.seen.index(piece)
 
-    def detokenize(self, ids: list[int]) -> str:
+    def detokenize(self, ids: Sequence[int]) -> str:
         return "".join(self.seen[i] for i in ids)
 
 
 def spelled(words: set[str], labels: list[str]) -> list[str]:
-    from epigraph.tuning.diagnosis import _odd_labels
-
-    task = Task.from_rows(TEXTS, (labels * 20)[:20], template="{text}{prompt}\nIs:")
     base = Spelling({"text", "number", *map(str, range(20)), *words})
-    solver: Any = SimpleNamespace(task=task, template=task.template, engine=SimpleNamespace(base=base))
-    return list(_odd_labels(solver, parts_of(task)))
+    return list(odd_labels(base, {label: f" {label}" for label in labels}, TEXTS))
 
 
 def test_labels_that_the_base_splits_oddly() -> None:

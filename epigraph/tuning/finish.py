@@ -22,7 +22,7 @@ from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tuning.choices import Choices
 from epigraph.tuning.data import Parts
-from epigraph.tuning.diagnosis import Evidence, diagnose
+from epigraph.tuning.diagnosis import Answers, Training, diagnose
 from epigraph.tuning.loop import Loop
 from epigraph.tuning.result import TunedPrompt, TuneResult
 from epigraph.tuning.run import Run
@@ -117,7 +117,7 @@ def finish(made: Made) -> TuneResult:
     if keeps_hard:
         settings |= {"kind": "token", "length": kept.forms[0].length, "template": kept.task.template.text, "members": 1}
         settings |= {"place": _place_of(kept)}
-    evidence = Evidence(loop=made.contender.loops[0], prompt=made.prompt, verdict=verdict, task=solver.task)
+    failures = diagnose(Training.of(made.contender.loops[0]), Answers.of(verdict, solver.task))
     stored = StoredPrompt(card=_card(made, kept, scored, hard, cost, settings, reasons), forms=list(kept.forms))
     return TuneResult(
         prompt=TunedPrompt(stored=stored, metrics_file=made.run.metrics_file if made.run else None),
@@ -127,7 +127,7 @@ def finish(made: Made) -> TuneResult:
         cost=cost,
         settings=settings,
         reasons=reasons,
-        warnings=[*_warnings(solver, parts), *made.findings, *diagnose(evidence)],
+        warnings=[*_warnings(solver, parts), *made.findings, *failures],
         verdict=verdict,
         trials=table(made.trained.search, made.trained.kept, solver.task.metric),
     )

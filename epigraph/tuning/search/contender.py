@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from epigraph.methods.watched import Watched
 from epigraph.tuning.loop import Loop
+from epigraph.tuning.noise import is_near
 from epigraph.tuning.search.trial import Trial
 
 
@@ -44,10 +45,13 @@ class Contender:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch after which its prompt is best: the last one, of folds."""
+        """For how many epochs a prompt that learns from all rows should train: to the end of its schedule, since late prompts
+        have a rate that is spent, unless validation says that the last one is worse by more than noise."""
         first = self.loops[0]
-        step = first.state.best_step if len(self.loops) == 1 else first.state.step
-        return max(1, round(step / first.steps_an_epoch))
+        _, score, minus_loss, error, _ = first.state.history[-1]
+        top = Watched(first.state.top_score, 0.0, first.state.top_error)
+        ends_well = len(self.loops) > 1 or is_near(Watched(score, minus_loss, error), top)
+        return self.trial.loop.epochs if ends_well else max(1, round(first.state.best_step / first.steps_an_epoch))
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,6 @@ A setting that was asked for has one value only. Source of the values: this proj
 with 16 to 300 rows the rate, the length and the start move the score by up to 20 points, with 1,000 rows by few.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -85,7 +84,7 @@ def numbered(trials: Sequence[Trial], count: int) -> list[Trial]:
 
 def voters(config: TuneConfig, choices: Choices) -> list[Trial]:
     """The trials of an ensemble without a search: one setting, other seeds."""
-    first = near_trials(config, choices, math.inf)[:1]  # type: ignore[arg-type]
+    first = near_trials(config, choices, FEW_ROWS + 1)[:1]
     return numbered(first, config.ensemble)
 
 
