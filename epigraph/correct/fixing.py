@@ -24,6 +24,7 @@ from epigraph.correct.settings import FixConfig
 from epigraph.correct.teacher import ask_teacher
 from epigraph.cost import Meter
 from epigraph.errors import DataError, Unsupported
+from epigraph.library import StoredPrompt
 from epigraph.methods import judge
 from epigraph.methods.judge import Answer
 from epigraph.methods.solver import PromptedBase
@@ -140,14 +141,8 @@ class Fixing:
 
     @cached_property
     def old(self) -> list[Form]:
-        """The stored forms. Unsupported where there are none to move."""
-        card = self.model.card
-        if card.members > 1:
-            raise Unsupported(
-                f"{card.reference} is an ensemble of {card.members} prompts, of which none can be corrected alone.",
-                "Tune it without --ensemble, or start one prompt from it: epigraph tune train.csv --start prompt:NAME.",
-            )
-        return plain_forms(self.solver.forms, f"a correction of {card.reference}")
+        """The stored forms."""
+        return check_fixable(StoredPrompt(card=self.model.card, forms=self.solver.forms))
 
     @cached_property
     def corrections(self) -> list[Row]:
@@ -241,6 +236,17 @@ class Fixing:
         if self.right_before.any():
             found.append(f"{int(self.right_before.sum())} corrections were answered right already; they are kept so")
         return found
+
+
+def check_fixable(stored: StoredPrompt) -> list[Form]:
+    """The forms to move. Unsupported for several prompts that vote, and for one that depends on the input."""
+    card = stored.card
+    if card.members > 1:
+        raise Unsupported(
+            f"{card.reference} is an ensemble of {card.members} prompts, of which none can be corrected alone.",
+            f"Tune one from its best member: epigraph tune train.csv --start prompt:{card.reference}",
+        )
+    return plain_forms(stored.forms, f"a correction of {card.reference}")
 
 
 def trainable(forms: Sequence[Form], *, shared: bool = False) -> SoftPrompt:

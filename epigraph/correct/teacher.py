@@ -11,7 +11,7 @@ prompt says is computed once; of written answers its last states are kept, which
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ ROWS = 32  # whose states are computed at once
 LOGITS = 4096  # rows of the whole vocabulary in one step
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """What the old prompt said to some rows. ``at_once`` is how many of them one pass with gradient may take."""
 
