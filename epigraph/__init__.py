@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from epigraph.base import Base, load_base
     from epigraph.config import TuneConfig
+    from epigraph.correct.fixed import FixResult
+    from epigraph.correct.fixing import fix
+    from epigraph.correct.mistakes import Mistakes, errors_of
+    from epigraph.correct.settings import FixConfig
     from epigraph.engine import Engine
     from epigraph.errors import EpigraphError
     from epigraph.evaluation import evaluate
@@ -30,6 +34,11 @@ _HOMES = {
     "Base": "epigraph.base",
     "load_base": "epigraph.base",
     "TuneConfig": "epigraph.config",
+    "FixResult": "epigraph.correct.fixed",
+    "fix": "epigraph.correct.fixing",
+    "Mistakes": "epigraph.correct.mistakes",
+    "errors_of": "epigraph.correct.mistakes",
+    "FixConfig": "epigraph.correct.settings",
     "Engine": "epigraph.engine",
     "EpigraphError": "epigraph.errors",
     "evaluate": "epigraph.evaluation",
@@ -52,14 +61,19 @@ __all__ = [
     "EpigraphError",
     "ExplainConfig",
     "Explanation",
+    "FixConfig",
+    "FixResult",
     "Library",
+    "Mistakes",
     "PromptModel",
     "Router",
     "Task",
     "TuneConfig",
     "TuneResult",
+    "errors_of",
     "evaluate",
     "explain",
+    "fix",
     "load",
     "load_base",
     "open_auto",

@@ -27,6 +27,7 @@ LAYERS = {
     "jobs": 7,
     "multitask": 7,
     "continual": 7,
+    "correct": 7,
     "serve": 8,
     "compare": 7,
     "explaining": 7,

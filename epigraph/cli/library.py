@@ -92,6 +92,60 @@ def promote(
 
 
 @app.command(
+    short_help="Back to the version before.",
+    epilog=examples("epigraph library rollback routing", "epigraph library rollback routing@prod --to 1"),
+)
+def rollback(
+    prompt: Annotated[str, typer.Argument(help="a name (routing), or an alias (routing@prod)")],
+    *,
+    to: Annotated[
+        int | None, typer.Option("--to", help="version to go back to; by default where it came from", show_default=False)
+    ] = None,
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """Let a name mean what an earlier version is (by a new version equal to it), or an alias mean that version. Nothing is lost."""
+    from epigraph.library.history import roll_back
+
+    done = roll_back(_library(library), prompt, to)
+    if json:
+        print_json(done.json)
+        return
+    say(
+        f"{done.alias} is {done.to}, no longer {done.before}"
+        if done.alias
+        else f"{done.prompt} equals {done.to}: {prompt} is that now"
+    )
+    for alias in done.aliases:
+        say(f"note: {alias} still means {done.before}; epigraph library rollback {alias} moves it")
+
+
+@app.command(
+    short_help="What two versions say and answer differently.",
+    epilog=examples(
+        "epigraph library diff routing@1 routing@2", "epigraph library diff routing@1 routing@2 --data test.csv --json"
+    ),
+)
+def diff(
+    first: Annotated[str, typer.Argument(help="a stored prompt: routing@1")],
+    second: Annotated[str, typer.Argument(help="another one: routing@2")],
+    *,
+    data: Annotated[str, typer.Option("--data", help="file of texts, with or without labels, that both answer")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="any faulty row ends the command")] = False,
+    base: BaseFlag = "",
+    device: DeviceFlag = "auto",
+    dtype: DtypeFlag = "auto",
+    library: LibraryFlag = LIBRARY,
+    json: JsonFlag = False,
+) -> None:
+    """What the cards of two prompts say differently, how alike their vectors are, and with --data which answers differ."""
+    from epigraph.cli.difference import find_differences, show_differences
+
+    found = find_differences(_library(library), first, second, data, strict=strict, base=base, device=device, dtype=dtype)
+    print_json(found) if json else show_differences(found)
+
+
+@app.command(
     short_help="Let auto send texts like these to a prompt.",
     epilog=examples("epigraph library route routing --data train.csv", "epigraph predict auto 'a new text' --json"),
 )
@@ -119,15 +173,23 @@ def route(
 
 @app.command(
     short_help="Check every file against its hash.",
-    epilog=examples("epigraph library verify", "epigraph library verify routing@3 --json"),
+    epilog=examples(
+        "epigraph library verify", "epigraph library verify routing@3 --json", "epigraph library verify --privacy"
+    ),
 )
 def verify(
     prompt: Annotated[str, typer.Argument(help="a stored prompt; none: all")] = "",
     *,
+    privacy: Annotated[
+        bool, typer.Option("--privacy", help="list instead every file and field that holds texts or personal data, or could")
+    ] = False,
     library: LibraryFlag = LIBRARY,
     json: JsonFlag = False,
 ) -> None:
     """Check every file against its hash, shapes, finite values, leftovers; exit code 2 if something is wrong."""
+    if privacy:
+        _privacy(library, prompt, json=json)
+        return
     problems = list(_library(library).verify(prompt or None))
     for problem in problems:
         say(": ".join(part for part in (problem.reference, problem.file, problem.message) if part))
@@ -141,6 +203,24 @@ def verify(
     elif not problems:
         print("everything is as it was written")
     raise typer.Exit(2 if problems else 0)
+
+
+def _privacy(library: Path, prompt: str, *, json: bool) -> None:
+    from epigraph.correct.privacy import EMBEDS, check_privacy
+
+    found = check_privacy(library, prompt)
+    if json:
+        print_json(found.json)
+        return
+    rows = [
+        [one.prompt or "-", one.holds, f"{one.field}: {one.found}" if one.field else one.where, one.what]
+        for one in found.holdings
+    ]
+    print_table("what holds texts or personal data, or could", ["prompt", "holds", "where", "what it is"], rows)
+    for reference, why in found.embeds.items():
+        print(f"{reference} embeds texts: {why}")
+    if not found.embeds:
+        print(f"no prompt here embeds texts of its data; kinds and starts that would: {', '.join(EMBEDS)}")
 
 
 @app.command(

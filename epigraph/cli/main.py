@@ -21,8 +21,10 @@ from epigraph.cli import (
     compare,
     continual,
     demo,
+    errors,
     evaluate,
     explain,
+    fix,
     library,
     multitask,
     predict,
@@ -55,6 +57,10 @@ app.command("compare", short_help="Every method on one task: scores, costs, a ve
 )
 app.add_typer(prompt.app, name="prompt", short_help="Hard prompts: try one on rows at once, list all tried.")
 app.command("explain", short_help="What a prompt does, why, what could go wrong.", epilog=explain.EXAMPLES)(explain.explain)
+app.command("errors", short_help="The worst mistakes, in groups; likely label errors.", epilog=errors.EXAMPLES)(
+    errors.errors
+)
+app.command("fix", short_help="Learn a handful of corrections; the rest stays.", epilog=fix.EXAMPLES)(fix.fix)
 app.add_typer(library.app, name="library", short_help="Stored prompts: list, show, promote, verify …")
 app.add_typer(cache.app, name="cache", short_help="What is kept between runs: list, clear.")
 app.add_typer(bench.app, name="bench", short_help="Measure on this machine: tuning beside its rivals.")

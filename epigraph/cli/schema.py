@@ -87,6 +87,14 @@ PAIR = _object(
     {"p_mcnemar": {"type": ["number", "null"]}, "significant": {"type": "boolean"}},
 )
 DRAFT = _object({"number": _COUNT, "task": TEXT, "text": TEXT, "metric": TEXT, "score": INTERVAL, "rows": _COUNT})
+MISTAKE = _object(
+    {"line": _COUNT, "fields": _MAP, "truth": TEXT, "answer": TEXT, "loss": _NUMBER_OR_NULL, "suspicion": NUMBER},
+    {"probability": NUMBER, "instead": TEXT, "trained": {"type": "boolean"}},
+)
+MISTAKES = _object({"name": TEXT, "rows": _COUNT, "loss": NUMBER, "members": _COUNTS}, {"words": _TEXTS})
+CHANGES = {"rows": _COUNT, "changed": _COUNT, "share": NUMBER}
+LABELLED = {"broken": _COUNT, "fixed": _COUNT, "otherwise": _COUNT, "broken_share": NUMBER}
+HOLDING = {"where": TEXT, "holds": TEXT, "what": TEXT, "prompt": TEXT, "field": TEXT, "found": TEXT, "bytes": _COUNT}
 CAUTION = {"text": TEXT, "about": TEXT, "seriousness": NUMBER}
 _CAUSES = {"type": "array", "items": _object({"section": TEXT, "reason": TEXT})}
 ERROR = _object({"type": TEXT, "message": TEXT, "hint": TEXT})
@@ -182,6 +190,41 @@ SCHEMAS = {
         },
         {"cautions": {"type": "array", "items": _object(CAUTION)}, "pruned": TEXT, "report": TEXT},
     ),
+    "errors": _object(
+        {
+            "prompt": TEXT,
+            "source": TEXT,
+            "rows": _COUNT,
+            "wrong": _COUNT,
+            "trained_rows": _COUNT,
+            "suspected": {"type": ["integer", "null"]},
+            "worst": {"type": "array", "items": MISTAKE},
+            "pairs": {"type": "array", "items": MISTAKES},
+            "similar": {"type": "array", "items": MISTAKES},
+            "warnings": _TEXTS,
+        },
+        {"csv": TEXT, "report": TEXT},
+    ),
+    "fix": _object(
+        {
+            "prompt": {"type": ["string", "null"]},
+            "parent": TEXT,
+            "corrections": _object({"rows": _COUNT, "mastered": _COUNT, "already": _COUNT, "missed": _COUNTS}),
+            "elsewhere": _object(CHANGES | {"source": TEXT}),
+            "loss_elsewhere": NUMBER,
+            "step": NUMBER,
+            "tried": {"type": "array", "items": _object({"step": NUMBER, "mastered": _COUNT, "changed": _COUNT})},
+            "settings": _MAP,
+            "cost": _MAP,
+            "warnings": _TEXTS,
+        },
+        {
+            "held_out": _object(
+                CHANGES | LABELLED | {"before": SCORES, "after": SCORES, "change": INTERVAL, "p_mcnemar": NUMBER}
+            ),
+            "error": ERROR,
+        },
+    ),
     "library list": _object(
         {"prompts": {"type": "array", "items": _object(ENTRY, {"kind": TEXT, "base": TEXT, "scores": _MAP})}}
     ),
@@ -191,7 +234,26 @@ SCHEMAS = {
     "library remove": _object({"removed": TEXT}),
     "library export": _object({"prompt": TEXT, "folder": TEXT}),
     "library import": _object({"prompt": TEXT}),
-    "library verify": _object({"problems": {"type": "array", "items": _object(PROBLEM)}}, {"error": ERROR}),
+    "library rollback": _object({"prompt": TEXT, "to": TEXT, "before": TEXT, "aliases": _TEXTS}, {"alias": TEXT}),
+    "library diff": _object(
+        {
+            "first": TEXT,
+            "second": TEXT,
+            "card": {"type": "array", "items": _object({"field": TEXT, "first": {}, "second": {}})},
+            "similarity": {"type": ["object", "null"]},
+        },
+        {"answers": _object(CHANGES | {"differs": {"type": "array", "items": _MAP}}, LABELLED | {"p_mcnemar": NUMBER})},
+    ),
+    "library verify": _object(
+        {},
+        {
+            "problems": {"type": "array", "items": _object(PROBLEM)},
+            "error": ERROR,
+            "holdings": {"type": "array", "items": _object(HOLDING)},
+            "embeds": {"type": "object", "additionalProperties": TEXT},
+            "kinds": {"type": "object", "additionalProperties": TEXT},
+        },
+    ),
     "cache list": _object({"home": TEXT, "parts": {"type": "array", "items": _object(PART)}}),
     "cache clear": _object({"cleared": _TEXTS, "bytes": _COUNT}),
     "bench tuning": _object({"config": _MAP, "outcomes": _MAP, "summary": _MAP}),

@@ -1,13 +1,14 @@
-"""Greedy generation from a prompted base: the first pass reads what follows the frozen text, then one token a step.
+"""Generation from a prompted base: the first pass reads what follows the frozen text, then one token a step.
 
-past ← past + own keys and values;   token ← argmax logits(last state)
+past ← past + own keys and values;   token ← argmax logits(last state), or what ``pick`` takes
 
 A base that is run by plain concatenation has no past: it reads the whole text again for every token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from epigraph.engine.attention import Blocks, PaddedPast
@@ -17,12 +18,25 @@ from epigraph.engine.trunk import stack_captured
 from epigraph.prompts import AnyForm
 from epigraph.tasks.encode import Encoded
 
+Pick = Callable[[Float[Tensor, "B V"]], Int[Tensor, "B"]]
+"""From the logits of a batch to a token each."""
+
+
+def likeliest(logits: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
+    """Greedy: the token with the largest logit."""
+    return logits.argmax(-1)
+
 
 @torch.no_grad()
 def generate(
-    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str] = ()
+    engine: Engine,
+    rows: Sequence[Encoded],
+    forms: Sequence[AnyForm],
+    limit: int,
+    stop: Sequence[str] = (),
+    pick: Pick = likeliest,
 ) -> list[list[int]]:
-    """The likeliest token at every step, up to the end token or ``limit`` tokens; without the end token.
+    """The likeliest token at every step (or what ``pick`` takes), up to the end token or ``limit`` tokens; without it.
 
     A row also ends with the token that completes one of the texts ``stop``, which may begin and end within tokens: what
     stands before it is ``before_stop`` of the text.
@@ -30,7 +44,8 @@ def generate(
     found: list[list[int]] = [[] for _ in rows]
     generate_batch = _generate_plainly if engine.plain else _generate_batch
     for chosen in engine.batches(rows, limit):
-        for i, tokens in zip(chosen, generate_batch(engine, [rows[i] for i in chosen], forms, limit, stop), strict=True):
+        answers = generate_batch(engine, [rows[i] for i in chosen], forms, limit, stop, pick)
+        for i, tokens in zip(chosen, answers, strict=True):
             found[i] = tokens
     return found
 
@@ -48,16 +63,16 @@ def _is_stopped(engine: Engine, tokens: Sequence[int], stop: Sequence[str]) -> b
 
 
 def _generate_batch(
-    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str]
+    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str], pick: Pick
 ) -> list[list[int]]:
-    return go_on(engine, engine.forward(rows, forms, Tail([()] * len(rows)), capture=True), limit, stop)
+    return go_on(engine, engine.forward(rows, forms, Tail([()] * len(rows)), capture=True), limit, stop, pick)
 
 
-def go_on(engine: Engine, done: Pass, limit: int, stop: Sequence[str] = ()) -> list[list[int]]:
-    """The likeliest tokens after a pass without tails whose keys and values were captured."""
+def go_on(engine: Engine, done: Pass, limit: int, stop: Sequence[str] = (), pick: Pick = likeliest) -> list[list[int]]:
+    """The likeliest tokens (or what ``pick`` takes) after a pass without tails whose keys and values were captured."""
     base, B = engine.base, len(done.hidden)
     last = (done.stream.ends - 1).to(base.device)
-    token = _next(engine, done.at(torch.arange(B, device=base.device), last))
+    token = pick(engine.trunk.logits(done.at(torch.arange(B, device=base.device), last)))
     growing = _Growing(engine, done, limit)
     answers: list[list[int]] = [[] for _ in range(B)]
     running = [True] * B
@@ -69,12 +84,12 @@ def go_on(engine: Engine, done: Pass, limit: int, stop: Sequence[str] = ()) -> l
                 running[b] = not _is_stopped(engine, answers[b], stop)
         if not any(running):
             break
-        token = _next(engine, growing.step(token))
+        token = pick(engine.trunk.logits(growing.step(token)))
     return answers
 
 
 def _generate_plainly(
-    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str]
+    engine: Engine, rows: Sequence[Encoded], forms: Sequence[AnyForm], limit: int, stop: Sequence[str], pick: Pick
 ) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in rows]
     running = list(range(len(rows)))
@@ -83,7 +98,8 @@ def _generate_plainly(
         done = engine.forward([rows[b] for b in running], forms, Tail(so_far))
         last = done.stream.ends - 1 + torch.tensor([len(tokens) for tokens in so_far])
         device = engine.base.device
-        found = _next(engine, done.at(torch.arange(len(running), device=device), last.to(device))).tolist()
+        hidden = done.at(torch.arange(len(running), device=device), last.to(device))
+        found = pick(engine.trunk.logits(hidden)).tolist()
         going = [(b, token) for b, token in zip(running, found, strict=True) if token != engine.base.end]
         for b, token in going:
             answers[b].append(token)
@@ -91,10 +107,6 @@ def _generate_plainly(
         if not running:
             break
     return answers
-
-
-def _next(engine: Engine, hidden: Tensor) -> Tensor:
-    return engine.trunk.logits(hidden).argmax(-1)
 
 
 class _Growing:

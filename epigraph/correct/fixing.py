@@ -1,0 +1,262 @@
+"""``fix``: a handful of corrections learned by a stored prompt without its training data, so that its other answers stay.
+
+    corrections ─┐
+    old prompt ──┼─ loop ─► new vectors ─ back off ─► counted elsewhere ─ within tolerance? ─► a new version, or a refusal
+    other texts ─┘
+
+Nothing is stored before everything is counted, and no text ever is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool
+
+from epigraph.correct.answers import Changes, right_answers
+from epigraph.correct.between import Tried, back_off, mixed
+from epigraph.correct.corrections import check_corrections, without
+from epigraph.correct.fixed import FixResult, HeldOut, Mastered, compare_scores
+from epigraph.correct.keep import Kept, given_texts, written_texts
+from epigraph.correct.objective import FixObjective
+from epigraph.correct.settings import FixConfig
+from epigraph.correct.teacher import ask_teacher
+from epigraph.cost import Meter
+from epigraph.errors import DataError, Unsupported
+from epigraph.library import StoredPrompt
+from epigraph.methods import judge
+from epigraph.methods.judge import Answer
+from epigraph.methods.solver import PromptedBase
+from epigraph.model import PromptModel
+from epigraph.prompts import Form, KeyValue, KvPrompt, Repeated, SoftPrompt, Supply, TokenPrompt, plain_forms
+from epigraph.tasks.row import Row
+from epigraph.tuning.loop import Listener, Loop, Settings
+from epigraph.tuning.surroundings import Stage
+
+RATE, WARMUP, CLIP = 0.25, 0.1, 1.0  # of the kind's own rate: a small step
+FEWEST_KEPT = 8
+
+
+def fix(
+    model: PromptModel,
+    corrections: Sequence[Row],
+    *,
+    keep: Sequence[Row] = (),
+    held_out: Sequence[Row] = (),
+    config: FixConfig | None = None,
+    keep_source: str = "those given",
+    listener: Listener = lambda _moment: None,
+    stage: Stage = lambda _name, _done, _total: None,
+) -> FixResult:
+    """Learn these corrections and count what changes elsewhere.
+
+    ``keep`` are texts of the kind that the prompt serves, their labels unseen; without them the base writes some. ``held_out``
+    are labelled rows that are only measured on. Where the loss elsewhere exceeds ``config.tolerance``, the result is ``refused``.
+
+    Raises DataError for corrections that cannot be learned, Unsupported for ensembles and prompts that depend on the input.
+    """
+    return Fixing(model, corrections, keep, held_out, config or FixConfig(), keep_source, listener, stage).run()
+
+
+class FixLoop(Loop):
+    """The tuning loop, ended as soon as all corrections are mastered."""
+
+    objective: FixObjective
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to learn, or no step left."""
+        return super().done or self.objective.mastered
+
+
+@dataclass
+class Fixing:
+    """One correction of one prompt."""
+
+    model: PromptModel
+    asked: Sequence[Row]
+    keep: Sequence[Row]
+    held_out: Sequence[Row]
+    config: FixConfig
+    keep_source: str
+    listener: Listener
+    stage: Stage
+
+    def run(self) -> FixResult:
+        """From the corrections to a result."""
+        meter, engine = Meter(), self.solver.engine
+        flops = engine.flops
+        old, before = self.old, self.right_before
+        if before.all():
+            raise DataError(
+                f"all {len(self.corrections)} corrections are answered right already by {self.model.card.reference}: "
+                "there is nothing to learn.",
+                "Give rows that it answers wrong: epigraph errors NAME --data FILE --csv corrections.csv",
+            )
+        _ = self.old_answers
+        read_seconds = meter.seconds
+        prompt, loop = self._train()
+        self.stage("backing off", 0, 1)
+        new = plain_forms(prompt.fold(), "a correction")
+        taken, tried = self._back_off(new)
+        forms = old if taken is None else mixed(old, new, taken.step)
+        held = self._held_out(forms) if self.held_out else None
+        self.stage("backing off", 1, 1)
+        right = right_answers(self.solver.with_forms(forms), self.corrections)
+        cost = {
+            "seconds": round(meter.seconds, 1),
+            "reading_seconds": round(read_seconds, 1),
+            "train_seconds": round(loop.state.train_seconds, 1),
+            "steps": loop.state.step,
+            "trained_parameters": prompt.trained_parameters,
+            "flops": engine.flops - flops,
+            **meter.energy(),
+        }
+        return FixResult(
+            parent=self.model.card,
+            forms=forms,
+            mastered=Mastered(
+                rows=len(self.corrections),
+                mastered=int(right.sum()),
+                already=int(before.sum()),
+                missed=tuple(row.line for row, ok in zip(self.corrections, right, strict=True) if not ok),
+            ),
+            kept=self.kept.source,
+            elsewhere=self._elsewhere(forms),
+            held_out=held,
+            tried=tried,
+            taken=taken,
+            config=self.config,
+            cost=cost,
+            warnings=tuple(self._warnings()),
+        )
+
+    # ---- what is there before ----------------------------------------------------------------------------------------
+
+    @property
+    def solver(self) -> PromptedBase:
+        """The stored prompt on its base."""
+        return self.model.method
+
+    @cached_property
+    def old(self) -> list[Form]:
+        """The stored forms."""
+        return check_fixable(StoredPrompt(card=self.model.card, forms=self.solver.forms))
+
+    @cached_property
+    def corrections(self) -> list[Row]:
+        """What is to be learned."""
+        return check_corrections(self.model.task, self.asked)
+
+    @cached_property
+    def right_before(self) -> Bool[np.ndarray, " N"]:
+        """Which corrections the stored prompt answers right already."""
+        return right_answers(self.solver, self.corrections)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """The texts whose answers shall stay. DataError where they are too few."""
+        most, seed = self.config.keep_rows, self.config.seed
+        if self.keep:
+            kept = given_texts(self.keep, self.corrections, most=most, seed=seed, source=self.keep_source)
+        else:
+            self.stage("writing texts", 0, most)
+            kept = written_texts(self.solver.engine, self.model.task, self.corrections, count=most, seed=seed)
+            self.stage("writing texts", most, most)
+        if len(kept.rows) < FEWEST_KEPT:
+            raise DataError(
+                f"there are {len(kept.rows)} texts to keep the answers of ({kept.source}, corrected ones left out); "
+                f"{FEWEST_KEPT} are needed.",
+                "Give a file of more texts like those that the prompt serves, labels not needed: --keep texts.csv",
+            )
+        return kept
+
+    @cached_property
+    def old_answers(self) -> list[Answer]:
+        """What the stored prompt answers to them."""
+        rows = self.kept.rows
+        self.solver.engine.freeze(
+            self.solver.encode([*self.corrections, *rows]),
+            lambda done, total: self.stage("reading the texts once", done, total),
+        )
+        return list(judge.answer(self.solver, rows).given)
+
+    # ---- the step ----------------------------------------------------------------------------------------------------
+
+    def _train(self) -> tuple[SoftPrompt, FixLoop]:
+        prompt = trainable(self.old, shared=bool(self.model.card.settings.get("share_blocks")))
+        prompt.to(self.solver.engine.base.device)
+        teacher = ask_teacher(self.solver, self.kept.rows)
+        objective = FixObjective(self.solver, self.old, self.corrections, teacher, self.config)
+        settings = Settings(
+            epochs=self.config.steps,
+            batch=len(self.corrections),
+            rate=self.config.rate or RATE * kind_of(self.old).default_rate,
+            warmup=WARMUP,
+            clip=CLIP,
+            patience=self.config.steps,
+            seed=self.config.seed,
+        )
+        loop = FixLoop(prompt, objective, settings, self.listener)
+        loop.run()
+        return prompt, loop
+
+    def _back_off(self, new: Sequence[Form]) -> tuple[Tried | None, list[Tried]]:
+        most = int(self.config.tolerance * len(self.kept.rows) + 1e-9)
+
+        def mastered(t: float) -> int:
+            return int(right_answers(self.solver.with_forms(mixed(self.old, new, t)), self.corrections).sum())
+
+        def changed(t: float) -> int:
+            return self._elsewhere(mixed(self.old, new, t)).changed
+
+        return back_off(mastered, changed, most=most, before=int(self.right_before.sum()))
+
+    # ---- what it changes ---------------------------------------------------------------------------------------------
+
+    def _elsewhere(self, forms: Sequence[Form]) -> Changes:
+        """Over the kept texts; their labels, where they have any, stay unseen."""
+        new = judge.answer(self.solver.with_forms(forms), self.kept.rows).given
+        differs = sum(a != b for a, b in zip(self.old_answers, new, strict=True))
+        return Changes(rows=len(new), changed=int(differs))
+
+    def _held_out(self, forms: Sequence[Form]) -> HeldOut | None:
+        rows = without(self.held_out, self.corrections)
+        if not rows:
+            raise DataError("all held-out rows are among the corrections.", "Give rows of which none is corrected: --data.")
+        old, new = self.solver, self.solver.with_forms(forms)
+        return compare_scores(old, new, rows)
+
+    def _warnings(self) -> list[str]:
+        found = []
+        twice = len(self.asked) - len(self.corrections)
+        if twice:
+            found.append(f"{twice} corrections stand there twice; each counts once")
+        if self.right_before.any():
+            found.append(f"{int(self.right_before.sum())} corrections were answered right already; they are kept so")
+        return found
+
+
+def check_fixable(stored: StoredPrompt) -> list[Form]:
+    """The forms to move. Unsupported for several prompts that vote, and for one that depends on the input."""
+    card = stored.card
+    if card.members > 1:
+        raise Unsupported(
+            f"{card.reference} is an ensemble of {card.members} prompts, of which none can be corrected alone.",
+            f"Tune one from its best member: epigraph tune train.csv --start prompt:{card.reference}",
+        )
+    return plain_forms(stored.forms, f"a correction of {card.reference}")
+
+
+def trainable(forms: Sequence[Form], *, shared: bool = False) -> SoftPrompt:
+    """Stored forms as a prompt that can be trained; ``shared`` blocks stay one."""
+    kind = kind_of(forms)
+    if shared and len(forms) > 1:
+        return Repeated(kind.begin(forms[:1], Supply()), len(forms))
+    return kind.begin(forms, Supply())
+
+
+def kind_of(forms: Sequence[Form]) -> type[SoftPrompt]:
+    """The kind without reparameterisation that has such forms: whatever they were trained through is gone."""
+    return KvPrompt if isinstance(forms[0], KeyValue) else TokenPrompt

@@ -1,0 +1,85 @@
+"""The texts on which the old answers are kept: those that the user gives, or ones that the base writes itself.
+
+    correction's text ⏎ another's ⏎ … ⏎ ─ base, sampled ─► a new text of that sort, up to the line's end
+
+Every field of the template is written by itself, behind up to four values that corrections have there (few-shot, Brown et al. 2020,
+https://arxiv.org/abs/2005.14165), each token drawn from the nucleus of Holtzman et al. 2020, section 3.1,
+https://arxiv.org/abs/1904.09751. No answer is asked for: that is the old prompt's. The texts are seeded and never stored.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from epigraph.correct.corrections import text_of, without
+from epigraph.engine import Engine, generate
+from epigraph.prompts import Embedded
+from epigraph.tasks.encode import Encoded, opening
+from epigraph.tasks.row import Row
+from epigraph.tasks.split import head
+from epigraph.tasks.task import Task
+
+SHOWN, LEADS = 4, 8  # values before a new one; different beginnings
+NUCLEUS, MOST_TOKENS = 0.95, 64
+SPARE = 1.3  # written for one that is wanted: some come out empty or twice
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Texts whose answers shall stay, and what they are, in words."""
+
+    rows: Sequence[Row]
+    source: str
+
+
+def given_texts(rows: Sequence[Row], corrections: Sequence[Row], *, most: int, seed: int, source: str) -> Kept:
+    """The user's texts without those that are corrected, at most so many drawn at random."""
+    found = without(rows, corrections)
+    drawn = head(found, most, seed)
+    of = f" of {len(found)}" if len(drawn) < len(found) else ""
+    return Kept(drawn, f"{len(drawn)}{of} texts of {source}")
+
+
+def written_texts(engine: Engine, task: Task, corrections: Sequence[Row], *, count: int, seed: int) -> Kept:
+    """Texts that the base writes in the manner of the corrections."""
+    draw = random.Random(seed)
+    wanted = int(count * SPARE) + 1
+    blank = [draw.choice(corrections) for _ in range(wanted)]
+    own = [name for name, column in task.columns.fields.items() if column and name in task.template.fields]
+    values = {name: _written(engine, [row.fields[name] for row in corrections], wanted, draw) for name in own}
+    rows = [
+        replace(row, fields={**row.fields, **{name: values[name][i] for name in own}}, target=None, labels=(), references=())
+        for i, row in enumerate(blank)
+    ]
+    full = [row for row in rows if all(row.fields[name] for name in own)]
+    kept = without(list({text_of(row): row for row in full}.values()), corrections)[:count]
+    return Kept(kept, f"{len(kept)} texts that the base wrote in the manner of the corrections")
+
+
+def _written(engine: Engine, values: Sequence[str], count: int, draw: random.Random) -> list[str]:
+    """New values like these, a line each; "" where the base wrote none."""
+    base = engine.base
+    leads = []
+    for _ in range(min(LEADS, count)):
+        shown = draw.sample(list(values), min(SHOWN, len(values)))
+        text = "".join(f"{' '.join(value.split())}\n" for value in shown)
+        leads.append([*opening(base, chat=False), *base.tokenize_plainly(text)][-(base.context - MOST_TOKENS - 1) :])
+    rows = [Encoded((tuple(leads[i % len(leads)][:-1]), tuple(leads[i % len(leads)][-1:]))) for i in range(count)]
+    longest = max(len(base.tokenize_plainly(value)) for value in values)
+    nothing = Embedded(torch.zeros(0, base.hidden, device=base.device))
+    generator = torch.Generator().manual_seed(draw.getrandbits(62))
+    limit = min(MOST_TOKENS, int(1.5 * longest) + 8)
+    found = generate(engine, rows, [nothing], limit, ("\n",), lambda logits: _drawn(logits, generator))
+    return [base.detokenize(ids).partition("\n")[0].strip() for ids in found]
+
+
+def _drawn(logits: Float[Tensor, "B V"], generator: torch.Generator) -> Int[Tensor, "B"]:
+    """A token of each row's nucleus."""
+    weights, order = torch.softmax(logits.float().cpu(), -1).sort(-1, descending=True)
+    weights = weights.masked_fill(weights.cumsum(-1) - weights >= NUCLEUS, 0.0)
+    place = torch.multinomial(weights, 1, generator=generator)
+    return order.gather(1, place)[:, 0].to(logits.device)
