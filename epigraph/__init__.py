@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from epigraph.base import Base, load_base
     from epigraph.config import TuneConfig
+    from epigraph.distilling import DistillConfig, DistillResult, distill
     from epigraph.engine import Engine
     from epigraph.errors import EpigraphError
     from epigraph.evaluation import evaluate
@@ -30,6 +31,9 @@ _HOMES = {
     "Base": "epigraph.base",
     "load_base": "epigraph.base",
     "TuneConfig": "epigraph.config",
+    "DistillConfig": "epigraph.distilling",
+    "DistillResult": "epigraph.distilling",
+    "distill": "epigraph.distilling",
     "Engine": "epigraph.engine",
     "EpigraphError": "epigraph.errors",
     "evaluate": "epigraph.evaluation",
@@ -48,6 +52,8 @@ _HOMES = {
 
 __all__ = [
     "Base",
+    "DistillConfig",
+    "DistillResult",
     "Engine",
     "EpigraphError",
     "ExplainConfig",
@@ -58,6 +64,7 @@ __all__ = [
     "Task",
     "TuneConfig",
     "TuneResult",
+    "distill",
     "evaluate",
     "explain",
     "load",

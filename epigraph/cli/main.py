@@ -21,6 +21,7 @@ from epigraph.cli import (
     compare,
     continual,
     demo,
+    distill,
     evaluate,
     explain,
     library,
@@ -55,6 +56,7 @@ app.command("compare", short_help="Every method on one task: scores, costs, a ve
 )
 app.add_typer(prompt.app, name="prompt", short_help="Hard prompts: try one on rows at once, list all tried.")
 app.command("explain", short_help="What a prompt does, why, what could go wrong.", epilog=explain.EXAMPLES)(explain.explain)
+app.command("distill", short_help="A few vectors that answer as a teacher does.", epilog=distill.EXAMPLES)(distill.distill)
 app.add_typer(library.app, name="library", short_help="Stored prompts: list, show, promote, verify …")
 app.add_typer(cache.app, name="cache", short_help="What is kept between runs: list, clear.")
 app.add_typer(bench.app, name="bench", short_help="Measure on this machine: tuning beside its rivals.")

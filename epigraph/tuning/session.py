@@ -68,7 +68,7 @@ def tune(
     if config.start == "nearest":
         config = replace(config, start=choices.start)  # a resumed run starts from the same
     prompts = [around.wrap(_start(engine, choices, trial.seed, parts, around)) for trial in choices.trials]
-    output_tokens = _output_tokens(base, choices.task, parts.train)
+    output_tokens = longest_output(base, choices.task, parts.train)
     solver = PromptedBase(engine, choices.task, prompts[0].fold(), output_tokens=output_tokens)
     run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
@@ -214,7 +214,7 @@ def _listener(trial: int, run: Run | None, around: Surroundings) -> Listener:
     return listen
 
 
-def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
+def longest_output(base: Base, task: Task, rows: Sequence[Row]) -> int:
     """Room for outputs and choices: as the task says, else a quarter more than the longest in training, at most 256."""
     if task.knows_labels:
         return 1
