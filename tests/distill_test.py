@@ -154,7 +154,13 @@ def test_a_model_that_knows_the_task_teaches_a_prompt_of_the_base(
 
 
 def test_a_stored_prompt_goes_to_another_base(
-    cli: Any, toy_flags: list[str], make_csv: Any, texts: Path, taught: dict[str, Path], other_folder: Path, learns: list[str]
+    cli: Any,
+    toy_flags: list[str],
+    make_csv: Any,
+    texts: Path,
+    taught: dict[str, Path],
+    other_folder: Path,
+    learns: list[str],
 ) -> None:
     """To a copy with a LoRA merged it goes as it is; to other weights by the words that both know, or from a text."""
     train, test = make_csv("train.csv", rows=40), make_csv("test.csv", rows=20, seed=9)

@@ -25,18 +25,23 @@ EXAMPLES = examples(
 
 @with_settings(DistillConfig)
 def distill(
-    task: Annotated[str, typer.Argument(help="data file, task TOML or folder that has the labels; with --from not needed")] = "",
+    task: Annotated[
+        str, typer.Argument(help="data file, task TOML or folder that has the labels; with --from not needed")
+    ] = "",
     *,
     config: DistillConfig,
     texts: Annotated[str, typer.Option("--texts", help="file of texts to learn from; labels are not needed")] = "",
     name: Annotated[str, typer.Option("--name", help="name of the student; by default the task's")] = "",
     hard_prompt: Annotated[
-        str, typer.Option("--hard-prompt", help="file of the hard prompt: words before the text, or a template that names it")
+        str,
+        typer.Option("--hard-prompt", help="file of the hard prompt: words before the text, or a template that names it"),
     ] = "",
     shown: Annotated[
         str, typer.Option("--examples", help="labelled file of the examples for --shots; by default the task's")
     ] = "",
-    test: Annotated[str, typer.Option("--test", help="rows to measure on; without them a part of the texts is held out")] = "",
+    test: Annotated[
+        str, typer.Option("--test", help="rows to measure on; without them a part of the texts is held out")
+    ] = "",
     teacher: Annotated[
         str, typer.Option("--teacher", help="another model that teaches: a folder (fine-tuned, LoRA merged) or a hub name")
     ] = "",
@@ -46,9 +51,12 @@ def distill(
     ] = "",
     teacher_model: Annotated[str, typer.Option("--teacher-model", help="the model's name at that address")] = "",
     start_from: Annotated[
-        str, typer.Option("--from", help="a stored prompt to carry to --base: it is the start, where it can be, and the teacher")
+        str,
+        typer.Option("--from", help="a stored prompt to carry to --base: it is the start, where it can be, and the teacher"),
     ] = "",
-    resume: Annotated[Path | None, typer.Option("--resume", help="run folder of an interrupted distilling to continue")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="run folder of an interrupted distilling to continue")
+    ] = None,
     base: BaseFlag = "default",
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -133,5 +141,7 @@ def _show_request(request: dict[str, dict[str, float | None]]) -> None:
     tokens, seconds = request["tokens"], request["seconds"]
     before = "-" if tokens["before"] is None else f"{tokens['before']:.0f}"
     print(f"tokens a request: {before} before, {tokens['after']:.0f} after")
-    said = [f"{(value or 0) * 1000:.0f} ms {name.replace('_', ' ')}" for name, value in sorted(seconds.items(), reverse=True)]
+    said = [
+        f"{(value or 0) * 1000:.0f} ms {name.replace('_', ' ')}" for name, value in sorted(seconds.items(), reverse=True)
+    ]
     print(f"one request alone: {', '.join(said)}")

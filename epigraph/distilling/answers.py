@@ -50,9 +50,7 @@ class Answers:
 
     def add(self, rows: Sequence[Row], taught: Sequence[Taught]) -> None:
         """Keep these answers; StorageFailed if they cannot be written."""
-        lines = [
-            json.dumps({"key": row_key(row)} | one.to_dict()) + "\n" for row, one in zip(rows, taught, strict=True)
-        ]
+        lines = [json.dumps({"key": row_key(row)} | one.to_dict()) + "\n" for row, one in zip(rows, taught, strict=True)]
         with storing("the teacher's answers", self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -50,7 +50,8 @@ def choose(config: DistillConfig, task: Task, texts: int, *, plain: str = "", ca
     kind = config.kind or (PLAIN_KIND if plain else DEFAULT_KIND)
     if plain and KINDS[kind].start_form is KeyValue:
         raise Unsupported(
-            f"kind {kind!r} was asked, but this base takes vectors only: {plain}.", f"Leave --kind out, or pass {PLAIN_KIND}."
+            f"kind {kind!r} was asked, but this base takes vectors only: {plain}.",
+            f"Leave --kind out, or pass {PLAIN_KIND}.",
         )
     place = config.place or (AS_IT_STANDS if mapped else PLACES[0])
     length = config.length or DEFAULT_LENGTH
@@ -64,7 +65,9 @@ def choose(config: DistillConfig, task: Task, texts: int, *, plain: str = "", ca
         reasons["place"] = "where the old prompt stands" if mapped else "first: where a hard prompt stands"
     if not config.kind:
         reasons["kind"] = f"{kind}: " + (
-            "this base takes vectors only" if plain else "keys and values, the first position frozen, since attention rests on it"
+            "this base takes vectors only"
+            if plain
+            else "keys and values, the first position frozen, since attention rests on it"
         )
     seen = TEXTS_SEEN[task.writes]
     epochs = config.epochs or max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(seen / max(1, texts))))

@@ -66,7 +66,9 @@ class DistillJob:
 
     def to_dict(self) -> dict[str, Any]:
         """What a run folder keeps of it: plain values, paths made absolute."""
-        found = {name: value for name, value in asdict(self).items() if name not in ("library", "config", "resume", "threads")}
+        found = {
+            name: value for name, value in asdict(self).items() if name not in ("library", "config", "resume", "threads")
+        }
         found |= {name: str(Path(found[name]).expanduser().resolve()) for name in PATHS if _is_path(found[name])}
         return found | {"config": self.config.to_dict(), "threads": torch.get_num_threads()}
 
@@ -108,7 +110,9 @@ def run_job(
     examples = task.read_rows(job.examples, strict=job.config.strict).rows if job.examples else task.train.rows
     divide(texts.rows, tests.rows if tests else (), job.config)
     if job.config.shots and not examples:
-        raise InputError(f"{job.config.shots} examples were asked, but there are no labelled rows.", "Give them with --examples.")
+        raise InputError(
+            f"{job.config.shots} examples were asked, but there are no labelled rows.", "Give them with --examples."
+        )
     if job.threads:
         torch.set_num_threads(job.threads)
     base = load_base(job.base, dtype=job.dtype, device=job.device, note=note)
@@ -169,7 +173,9 @@ def _task(job: DistillJob, stored: StoredPrompt | None) -> Task:
     if job.task:
         return Task.from_file(job.task, strict=job.config.strict)
     if stored is None:
-        raise InputError("no TASK was given.", "Give a data file or task TOML that has the labels: epigraph distill train.csv …")
+        raise InputError(
+            "no TASK was given.", "Give a data file or task TOML that has the labels: epigraph distill train.csv …"
+        )
     return task_of(stored.card)
 
 
@@ -200,9 +206,7 @@ class _Teachers:
             return prompt_teacher(PromptModel(self.stored, theirs.base, engine=theirs), self.task, top=top)
         theirs = self._engine(job.teacher, engine) if job.teacher else engine
         if self.hard or self.shown:
-            return hard_prompt_teacher(
-                theirs, self.task, self.hard, examples=self.shown, output_tokens=self.tokens, top=top
-            )
+            return hard_prompt_teacher(theirs, self.task, self.hard, examples=self.shown, output_tokens=self.tokens, top=top)
         return model_teacher(theirs, self.task, output_tokens=self.tokens, top=top)
 
     def _engine(self, name: str, own: Engine, stored: StoredPrompt | None = None) -> Engine:

@@ -53,7 +53,9 @@ def carry(old: Base, forms: Sequence[Form], new: Base) -> Carried | None:
             "Start from a text instead: --start text",
         )
     rows, targets = _rows(old, theirs), _rows(new, ours)
-    found = [_carried(form.vectors, rows, targets, new.table_rms / old.table_rms) for form in forms if isinstance(form, Embedded)]
+    found = [
+        _carried(form.vectors, rows, targets, new.table_rms / old.table_rms) for form in forms if isinstance(form, Embedded)
+    ]
     kept = sum(share for _, share in found) / len(found)
     how = f"as sparse sums of {len(theirs):,} rows that both vocabularies have; they hold {kept:.0%} of the vectors"
     return Carried(forms=[Embedded(vectors) for vectors, _ in found], how=how, kept=kept)

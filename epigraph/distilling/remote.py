@@ -1,7 +1,7 @@
 """A model at an OpenAI-style address as a teacher.
 
-    labels, by echo      log p(label | text) = Σ log p(token) over what stands behind the part that all labels' texts have in
-                         common, each text echoed with its log probabilities
+    labels, by echo      every label behind the text, echoed with its log probabilities; where labels part, the log softmax over
+                         the tokens that lead on: what ``tasks/trie.py`` computes of a base that is here
     labels, by the top   where echo is refused: the likeliest first tokens of the answer, each given to the label that begins so;
                          a label that is not among them gets the least of theirs
     generation           the greedy text
@@ -10,6 +10,7 @@ What is found is made to sum to one over the labels. The model reads the hard pr
 over the wire, so it may have any vocabulary.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ MOST_TOP = (20, 5)  # alternatives asked for; OpenAI gives at most 5
 TAIL = 32  # characters by which an echo is known
 PART_OF_A_CHARACTER = "\ufffd"
 Echo = list[tuple[str, float]]  # tokens with their log probabilities; that of the first is not known and counts as 0
+LEAST_REST = 1e-9
 NO_ECHO = (400, 404, 405, 415, 422, 501)
 
 
@@ -98,7 +100,7 @@ class RemoteTeacher:
         for start in range(0, len(texts), TEXTS_A_REQUEST):
             echoes += self._echoed(texts[start : start + TEXTS_A_REQUEST])
         each = len(said)
-        return [of_logs(behind_what_is_common(echoes[i * each : (i + 1) * each])) for i in range(len(rows))]
+        return [of_logs(tree_logs(echoes[i * each : (i + 1) * each])) for i in range(len(rows))]
 
     def _echoed(self, texts: Sequence[str]) -> list[Echo]:
         request = {"prompt": list(texts), "max_tokens": 0, "echo": True, "logprobs": 1, "temperature": 0}
@@ -160,7 +162,7 @@ class RemoteTeacher:
         return [str(choice.get("text") or "").strip() for choice in choices]
 
 
-class _NoEcho(Exception):  # noqa: N818 (no error: the other way is taken)
+class _NoEcho(Exception):
     """The address does not echo a text with its log probabilities."""
 
 
@@ -182,17 +184,38 @@ def _echo_of(choice: Mapping[str, Any], text: str) -> Echo:
     return [(str(token), float(log or 0.0)) for token, log in zip(tokens, logs, strict=True)]
 
 
-def behind_what_is_common(echoes: Sequence[Echo]) -> list[float]:
-    """For texts that differ at their ends, log p of each from where they differ: what stands before is the same for all.
+def tree_logs(echoes: Sequence[Echo]) -> list[float]:
+    """For texts that differ at their ends, log p of each end as the house's label trie has it: where paths part, the log softmax
+    over the tokens that lead on, and nothing where only one does.
 
-    A token that is part of a character is shown as U+FFFD, like any other such token, so it does not count as common.
+    Of a label that begins another one, the end is whatever is not the other's next token. A token that is part of a character is
+    shown as U+FFFD, like any other such token, so these are told apart by their probability.
     """
-    common = 0
-    for tokens in zip(*[[token for token, _ in echo] for echo in echoes], strict=False):
-        if len(set(tokens)) > 1 or PART_OF_A_CHARACTER in tokens[0]:
+    found = [0.0] * len(echoes)
+    _descend(list(range(len(echoes))), 0, echoes, found)
+    return found
+
+
+def _descend(among: list[int], depth: int, echoes: Sequence[Echo], found: list[float]) -> None:
+    while True:
+        groups: dict[tuple[str, float], list[int]] = {}
+        ended = [i for i in among if len(echoes[i]) <= depth]
+        for i in among:
+            if len(echoes[i]) > depth:
+                token, log = echoes[i][depth]
+                groups.setdefault((token, round(log, 1) if PART_OF_A_CHARACTER in token else 0.0), []).append(i)
+        if len(groups) != 1 or ended:
             break
-        common += 1
-    return [sum(log for _, log in echo[common:]) for echo in echoes]
+        depth += 1
+    logs = [echoes[group[0]][depth][1] for group in groups.values()]
+    if ended:
+        logs.append(math.log(max(LEAST_REST, 1 - sum(map(math.exp, logs)))))
+    whole = math.log(sum(map(math.exp, logs))) if logs else 0.0
+    for group, log in zip([*groups.values(), ended], [*logs, 0.0], strict=False):
+        for i in group:
+            found[i] += log - whole
+        if len(group) > 1 and group is not ended:
+            _descend(group, depth + 1, echoes, found)
 
 
 def _begins(token: str, words: str) -> bool:

@@ -29,7 +29,9 @@ def create(parent: Path, name: str, description: Mapping[str, Any]) -> Run:
 def described(folder: Path) -> dict[str, Any]:
     """What was written when the run was begun; NotFound if it is none of a distilling."""
     if not (folder / DESCRIPTION).is_file():
-        raise NotFound(f"{folder} is no run of a distilling: it has no {DESCRIPTION}.", "Give the folder that distill printed.")
+        raise NotFound(
+            f"{folder} is no run of a distilling: it has no {DESCRIPTION}.", "Give the folder that distill printed."
+        )
     return read_toml(folder / DESCRIPTION)
 
 
@@ -39,7 +41,8 @@ def resume(folder: Path, now: Mapping[str, Any]) -> Run:
     changed = next((name for name, value in without_none(now).items() if then.get(name) != value), None)
     if changed is not None:
         raise ConfigError(
-            f"run {folder} cannot be resumed: its {changed} is no longer what it was.", "Bring back what it was, or begin anew."
+            f"run {folder} cannot be resumed: its {changed} is no longer what it was.",
+            "Bring back what it was, or begin anew.",
         )
     run = Run(folder)
     run.drop_broken_line()

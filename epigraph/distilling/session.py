@@ -39,8 +39,8 @@ from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Loop, Moment
 from epigraph.tuning.result import TunedPrompt
 from epigraph.tuning.run import Run
-from epigraph.tuning.state import load_states
 from epigraph.tuning.session import longest_output
+from epigraph.tuning.state import load_states
 from epigraph.tuning.surroundings import Surroundings
 
 FEWEST_TEXTS = 8
@@ -79,11 +79,12 @@ def distill(
 ) -> DistillResult:
     """Teach a student prompt on ``base`` to answer the task's rows as ``teacher`` does.
 
-    The teacher is a hard prompt (read by the same base, before ``config.shots`` examples of the task), a stored prompt on its own
-    base, or any ``Teacher``. ``texts`` need no labels; ``tests`` are the rows to measure on, by default a part of the texts that
-    is held out. ``describe`` is what a run folder shall remember besides. Raises DataError for too few texts, Unsupported for a task or a teacher
-    that cannot be imitated, Diverged if no rate keeps the loss finite. Ctrl-C leaves the run that ``around.resume`` goes on with;
-    the teacher's answers are kept in any case.
+    The teacher is a hard prompt (read by the same base, before ``config.shots`` examples of the task), a stored prompt on its
+    own base, or any ``Teacher``. ``texts`` need no labels; ``tests`` are the rows to measure on, by default a part of the texts
+    that is held out. ``describe`` is what a run folder shall remember besides.
+
+    Raises DataError for too few texts, Unsupported for a task or a teacher that cannot be imitated, Diverged if no rate keeps the
+    loss finite. Ctrl-C leaves the run that ``around.resume`` goes on with; the teacher's answers are kept in any case.
     """
     config, around, meter = config or DistillConfig(), around or Surroundings(), Meter()
     check_kind(task)
@@ -155,9 +156,7 @@ def as_teacher(
     """What was given as the teacher that it means."""
     if isinstance(given, str):
         examples = draw(engine, task, task.train.rows, config.shots, config.seed)
-        return hard_prompt_teacher(
-            engine, task, given, examples=examples, output_tokens=output_tokens, top=config.top
-        )
+        return hard_prompt_teacher(engine, task, given, examples=examples, output_tokens=output_tokens, top=config.top)
     return prompt_teacher(given, task, top=config.top) if isinstance(given, PromptModel) else given
 
 
@@ -184,9 +183,7 @@ def _carried(teacher: Teacher, base: Base, config: DistillConfig) -> Carried | N
     return carry(solver.engine.base, forms[: solver.template.blocks], base)
 
 
-def _run(
-    solver: PromptedBase, choices: Choices, around: Surroundings, name: str, describe: Mapping[str, Any]
-) -> Run | None:
+def _run(solver: PromptedBase, choices: Choices, around: Surroundings, name: str, describe: Mapping[str, Any]) -> Run | None:
     """The run folder to write or, on resume, the one to go on with."""
     base = solver.engine.base
     depends = {

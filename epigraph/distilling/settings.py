@@ -20,9 +20,12 @@ class DistillConfig:
     kind: str = setting(
         "", "kind of prompt; by default sink (keys and values, the first frozen), on bases that take vectors only token"
     )
-    length: int | None = setting(None, "vectors of the student; by default 16, or as many as the prompt that is carried over")
+    length: int | None = setting(
+        None, "vectors of the student; by default 16, or as many as the prompt that is carried over"
+    )
     place: str = setting(
-        "", "where the student stands: first (by default, as a hard prompt does; --from: as it stood) or last (after the input)"
+        "",
+        "where the student stands: first (by default, as a hard prompt does; --from: as it stood) or last (after the input)",
     )
     start: str = setting(
         "", "first values: text (what the teacher reads, compressed), or mapped (from --from, the old prompt carried over)"

@@ -1,8 +1,8 @@
 """The student's first values: what the teacher reads, compressed to P vectors, or an old base's prompt carried over.
 
-    text     keys and values of the hard prompt itself, read once, at P of its tokens: ``tuning/start/long_text.py``
-    mapped   the teacher's prompt in this base's terms: ``mapping``; vectors are run through the base where keys and values
-             are wanted
+text     keys and values of the hard prompt itself, read once, at P of its tokens: ``tuning/start/long_text.py``
+mapped   the teacher's prompt in this base's terms: ``mapping``; vectors are run through the base where keys and values
+         are wanted
 """
 
 from collections.abc import Sequence

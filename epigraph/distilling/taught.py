@@ -1,8 +1,8 @@
 """What a teacher says of a text: the distribution over the labels, or its greedy answer with the likeliest tokens at each place.
 
-    labels       log p(label) for every label, in the order of the task's                     [C]
-    generation   the answer's text and, where teacher and student have one vocabulary, its ids [T] (the end token included) and
-                 the K likeliest tokens at each of its places with their log probabilities      [T, K]
+labels       log p(label) for every label, in the order of the task's                     [C]
+generation   the answer's text and, where teacher and student have one vocabulary, its ids [T] (the end token included) and
+             the K likeliest tokens at each of its places with their log probabilities      [T, K]
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,9 @@ class Taught:
                 top_logs=tuple(tuple(map(float, one)) for one in data.get("top_logs", ())),
             )
         except (TypeError, ValueError) as error:
-            raise Corrupt(f"a kept answer of the teacher cannot be read: {error}.", "Clear: epigraph cache clear answers") from None
+            raise Corrupt(
+                f"a kept answer of the teacher cannot be read: {error}.", "Clear: epigraph cache clear answers"
+            ) from None
 
     @property
     def plain(self) -> "Taught":

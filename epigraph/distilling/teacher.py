@@ -190,7 +190,9 @@ def check_same_labels(student: Task, teacher: Task, name: str) -> None:
     """Raise TaskError, naming them, where the teacher answers with other labels or in another way."""
     if student.kind != teacher.kind and student.writes != teacher.writes:
         raise TaskError(f"teacher {name} solves a task of kind {teacher.kind!r}, but this one is of kind {student.kind!r}.")
-    missing, more = (sorted(set(a) - set(b)) for a, b in ((student.labels, teacher.labels), (teacher.labels, student.labels)))
+    missing, more = (
+        sorted(set(a) - set(b)) for a, b in ((student.labels, teacher.labels), (teacher.labels, student.labels))
+    )
     if missing or more:
         parts = [
             *([f"it has no {', '.join(map(repr, missing[:5]))}"] if missing else []),

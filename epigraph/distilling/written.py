@@ -1,6 +1,6 @@
 """A hard prompt with its examples, as the text that a model reads before every row: for a base here, or for an address.
 
-    [words] [example 1] … [example k] [row] [cue]        or a template of its author's, in which the row stands where it says
+[words] [example 1] … [example k] [row] [cue]        or a template of its author's, in which the row stands where it says
 """
 
 from collections.abc import Sequence
