@@ -69,6 +69,9 @@ def test_an_interrupted_one_goes_on_bit_for_bit_and_asks_nothing_twice(
     flags = ["--hard-prompt", words, "--texts", texts, *QUICK, *toy_flags]
     losses, steps = objective.LabelImitation.losses, []
 
+    def asked_again(*_: Any) -> None:
+        raise AssertionError("its answers are kept")
+
     def stop(self: Any, *given: Any) -> Any:
         steps.append(1)
         if len(steps) == 3:
@@ -83,7 +86,7 @@ def test_an_interrupted_one_goes_on_bit_for_bit_and_asks_nothing_twice(
     refused = cli("tune", "--resume", folder)
     assert (refused.code, "no run folder" in refused.err) == (2, True)
     with monkeypatch.context() as patch:
-        patch.setattr(teacher.BaseTeacher, "teach", None)
+        patch.setattr(teacher.BaseTeacher, "teach", asked_again)
         later = cli("distill", "--resume", folder, "--json")
     assert later.code == 0, later.err
     whole = cli("distill", train, *flags, "--library", "other", "--json")
@@ -97,19 +100,29 @@ def test_an_interrupted_one_goes_on_bit_for_bit_and_asks_nothing_twice(
 def test_a_resumed_one_refuses_other_texts(
     cli: Any, toy_flags: list[str], make_csv: Any, words: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from epigraph.distilling.teacher import BaseTeacher
+    from epigraph.distilling.objective import LabelImitation
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(BaseTeacher, "teach", stop)
+        patch.setattr(LabelImitation, "losses", stop)
         answer = cli("distill", make_csv("train.csv", rows=12), "--hard-prompt", words, "--texts", texts, *QUICK, *toy_flags)
     assert answer.code == 130
     folder = answer.err.split("--resume ")[1].split(" --library")[0]
     texts.write_text(texts.read_text() + "another\n")
     later = cli("distill", "--resume", folder)
     assert (later.code, "its data is no longer what it was" in later.err) == (2, True), later.err
+
+
+def merge(rival: Any) -> Any:
+    """The stock model with its LoRA merged into its weights."""
+    for name, module in list(rival.base.model.named_modules()):
+        if hasattr(module, "get_base_layer"):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(rival.base.model.get_submodule(parent), child, module.get_base_layer())
+    return rival.base.model
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +143,8 @@ def taught(toy: Base, tmp_path_factory: pytest.TempPathFactory, toy_rows: Any) -
         rival = make()
         asked = Settings(epochs=6, batch=8, rate=rival.settings.rate, warmup=0.1, clip=1.0, patience=9, seed=0)
         Loop(rival.module, rival.objective, asked, lambda _moment: None).run()
-        model = rival.base.model
         folder = tmp_path_factory.mktemp("teachers") / name
-        merged = rival.module.model.merge_and_unload() if name == "lora" else model
+        merged = rival.base.model if name == "full" else merge(rival)
         merged.save_pretrained(folder)
         toy.tokenizer.save_pretrained(folder)
         found[name] = folder
@@ -185,7 +197,7 @@ def test_a_stored_prompt_goes_to_another_base(
 
 def test_generation_is_learned_place_by_place(cli: Any, toy_flags: list[str], tmp_path: Path, words: Path) -> None:
     train = tmp_path / "pairs.jsonl"
-    train.write_text("".join(json.dumps({"input": f"say {i}", "output": "ok" * (1 + i % 2)}) + "\n" for i in range(16)))
+    train.write_text("".join(json.dumps({"input": f"say {i}", "output": f"{i} {i}{i}"}) + "\n" for i in range(16)))
     done = cli("distill", train, "--hard-prompt", words, "--texts", train, *QUICK, *toy_flags, "--epochs", "5", "--json")
     assert done.code == 0, done.err
     found = done.json
@@ -244,7 +256,7 @@ def test_a_base_that_shares_no_word_is_refused_where_vectors_would_go_through_wo
     foreign = toy_base(hidden=32, seed=7)
     source = json.loads(foreign.tokenizer.backend_tokenizer.to_str())
     source["model"]["vocab"] = {
-        (token if token.startswith("<") else chr(0x4E00 + n)): n for token, n in source["model"]["vocab"].items()
+        (token if token == "<end>" else chr(0x4E00 + n)): n for token, n in source["model"]["vocab"].items()
     }
     foreign.model.save_pretrained(tmp_path / "foreign")
     from tokenizers import Tokenizer
