@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from epigraph.correct.fixing import fix
     from epigraph.correct.mistakes import Mistakes, errors_of
     from epigraph.correct.settings import FixConfig
+    from epigraph.distilling import DistillConfig, DistillResult, distill
     from epigraph.engine import Engine
     from epigraph.errors import EpigraphError
     from epigraph.evaluation import evaluate
@@ -39,6 +40,9 @@ _HOMES = {
     "Mistakes": "epigraph.correct.mistakes",
     "errors_of": "epigraph.correct.mistakes",
     "FixConfig": "epigraph.correct.settings",
+    "DistillConfig": "epigraph.distilling",
+    "DistillResult": "epigraph.distilling",
+    "distill": "epigraph.distilling",
     "Engine": "epigraph.engine",
     "EpigraphError": "epigraph.errors",
     "evaluate": "epigraph.evaluation",
@@ -57,6 +61,8 @@ _HOMES = {
 
 __all__ = [
     "Base",
+    "DistillConfig",
+    "DistillResult",
     "Engine",
     "EpigraphError",
     "ExplainConfig",
@@ -70,6 +76,7 @@ __all__ = [
     "Task",
     "TuneConfig",
     "TuneResult",
+    "distill",
     "errors_of",
     "evaluate",
     "explain",

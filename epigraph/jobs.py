@@ -14,8 +14,6 @@ from typing import Any
 import torch
 
 from epigraph.base import DEFAULT, load_base
-from epigraph.base.fingerprint import remembered_folder
-from epigraph.base.load import DEFAULT_NAME
 from epigraph.config import TuneConfig
 from epigraph.cost import Meter
 from epigraph.engine import Engine
@@ -26,7 +24,7 @@ from epigraph.library.array import is_array
 from epigraph.methods import ZERO_SHOT
 from epigraph.methods.calibration import calibrate, check_calibration
 from epigraph.methods.hard import instruction_in_place
-from epigraph.model import PromptModel, facts
+from epigraph.model import PromptModel, base_of, facts
 from epigraph.prompts import Form, plain_forms
 from epigraph.routing import AutoModel, Router, learn_route, read_router
 from epigraph.routing import open_auto as load_auto
@@ -139,7 +137,7 @@ def open_prompt(stored: StoredPrompt, *, base: str, device: str, dtype: str, not
     ``keep`` holds the states of its texts for later runs.
     """
     try:
-        loaded = load_base(base or _base_of(stored.card), dtype=dtype, device=device, note=note)
+        loaded = load_base(base or base_of(stored.card), dtype=dtype, device=device, note=note)
     except NotFound as error:
         if base:
             raise
@@ -157,7 +155,7 @@ def open_auto(
     shelf = Library(library)
     router = read_router(library) if not base else None
     card = shelf.card(next(iter(router.tasks.values())).prompt) if router is not None and router.tasks else None
-    loaded = load_base(base or (_base_of(card) if card else DEFAULT), dtype=dtype, device=device, note=note)
+    loaded = load_base(base or (base_of(card) if card else DEFAULT), dtype=dtype, device=device, note=note)
     return load_auto(library, loaded, threshold=threshold, otherwise=otherwise)
 
 
@@ -169,13 +167,6 @@ def route_prompt(
     rows = Task.from_dict(stored.card.task).read_rows(data, need_target=False, strict=strict)
     model = open_prompt(stored, base=base, device=device, dtype=dtype, note=note, keep=True)
     return learn_route(library, model.method.engine, stored.card.name, rows.rows, prompt=reference, replace=True)
-
-
-def _base_of(card: Card) -> str:
-    """Where the card's base was last seen on this machine, or the name it has on the hub."""
-    if card.base.name == DEFAULT_NAME:
-        return DEFAULT
-    return str(remembered_folder(card.base.fingerprint) or card.base.name)
 
 
 @dataclass(frozen=True, kw_only=True)

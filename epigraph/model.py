@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from epigraph.base import Base
+from epigraph.base import DEFAULT, Base
+from epigraph.base.fingerprint import remembered_folder
+from epigraph.base.load import DEFAULT_NAME
 from epigraph.engine import Engine
 from epigraph.errors import DataError, TaskError
 from epigraph.library import BaseFacts, Card, StoredPrompt, check_base, read_prompt
@@ -153,3 +155,10 @@ def facts(base: Base) -> BaseFacts:
         kv_heads=base.heads,
         head_size=base.head_size,
     )
+
+
+def base_of(card: Card) -> str:
+    """Where the card's base was last seen on this machine, or the name it has on the hub."""
+    if card.base.name == DEFAULT_NAME:
+        return DEFAULT
+    return str(remembered_folder(card.base.fingerprint) or card.base.name)

@@ -31,6 +31,7 @@ LAYERS = {
     "serve": 8,
     "compare": 7,
     "explaining": 7,
+    "distilling": 7,
     "bench": 9,
     "demo": 9,
     "sklearn": 9,

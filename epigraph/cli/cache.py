@@ -17,6 +17,7 @@ app = typer.Typer(
 
 PARTS = {
     "frozen": "frozen states of texts (private user data)",
+    "answers": "what teachers answered while distilling (private user data)",
     "fingerprints": "remembered fingerprints of bases",
     "selftests": "bases that passed the self-test",
     "assets": "fetched files of published wheels",
@@ -40,7 +41,7 @@ def list_cache(*, json: JsonFlag = False) -> None:
 
 @app.command("clear", epilog=examples("epigraph cache clear", "epigraph cache clear all"))
 def clear_cache(
-    part: Annotated[str, typer.Argument(help="frozen, fingerprints, selftests, assets, bases or all")] = "frozen",
+    part: Annotated[str, typer.Argument(help="frozen, answers, fingerprints, selftests, assets, bases or all")] = "frozen",
     *,
     json: JsonFlag = False,
 ) -> None:

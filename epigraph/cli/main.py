@@ -21,6 +21,7 @@ from epigraph.cli import (
     compare,
     continual,
     demo,
+    distill,
     errors,
     evaluate,
     explain,
@@ -61,6 +62,7 @@ app.command("errors", short_help="The worst mistakes, in groups; likely label er
     errors.errors
 )
 app.command("fix", short_help="Learn a handful of corrections; the rest stays.", epilog=fix.EXAMPLES)(fix.fix)
+app.command("distill", short_help="A few vectors that answer as a teacher does.", epilog=distill.EXAMPLES)(distill.distill)
 app.add_typer(library.app, name="library", short_help="Stored prompts: list, show, promote, verify …")
 app.add_typer(cache.app, name="cache", short_help="What is kept between runs: list, clear.")
 app.add_typer(bench.app, name="bench", short_help="Measure on this machine: tuning beside its rivals.")

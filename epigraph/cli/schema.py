@@ -96,6 +96,14 @@ CHANGES = {"rows": _COUNT, "changed": _COUNT, "share": NUMBER}
 LABELLED = {"broken": _COUNT, "fixed": _COUNT, "otherwise": _COUNT, "broken_share": NUMBER}
 HOLDING = {"where": TEXT, "holds": TEXT, "what": TEXT, "prompt": TEXT, "field": TEXT, "found": TEXT, "bytes": _COUNT}
 CAUTION = {"text": TEXT, "about": TEXT, "seriousness": NUMBER}
+FIDELITY = {
+    "rows": _COUNT,
+    "agreement": INTERVAL,
+    "kappa": {"anyOf": [INTERVAL, {"type": "null"}]},
+    "constant": _object({"answer": TEXT, "agreement": NUMBER, "kappa": NUMBER}),
+    "divergence": _NUMBER_OR_NULL,
+    "overlap": _NUMBER_OR_NULL,
+}
 _CAUSES = {"type": "array", "items": _object({"section": TEXT, "reason": TEXT})}
 ERROR = _object({"type": TEXT, "message": TEXT, "hint": TEXT})
 SCHEMAS = {
@@ -224,6 +232,22 @@ SCHEMAS = {
             ),
             "error": ERROR,
         },
+    ),
+    "distill": _object(
+        {
+            "prompt": TEXT,
+            "teacher": TEXT,
+            **FIDELITY,
+            "split": {"enum": ["test", "holdout"]},
+            "start": _object(FIDELITY),
+            "scores": {"anyOf": [SCORES, {"type": "null"}]},
+            "teacher_scores": {"anyOf": [SCORES, {"type": "null"}]},
+            "request": _object({"tokens": _MAP, "seconds": {"type": "object", "additionalProperties": NUMBER}}),
+            "cost": _MAP,
+            "settings": _MAP,
+            "reasons": {"type": "object", "additionalProperties": TEXT},
+            "warnings": _TEXTS,
+        }
     ),
     "library list": _object(
         {"prompts": {"type": "array", "items": _object(ENTRY, {"kind": TEXT, "base": TEXT, "scores": _MAP})}}

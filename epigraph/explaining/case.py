@@ -192,12 +192,7 @@ def share(flags: Sequence[bool] | np.ndarray) -> Interval:
 
 def kappa(first: Sequence[str], second: Sequence[str]) -> float:
     """Cohen's κ: agreement beyond what two answerers with these frequencies reach by chance; 0 where chance is all."""
-    names = sorted({*first, *second})
-    a = np.array([names.index(x) for x in first])
-    b = np.array([names.index(x) for x in second])
-    agreed = float((a == b).mean())
-    chance = float(sum((a == k).mean() * (b == k).mean() for k in range(len(names))))
-    return (agreed - chance) / (1 - chance) if chance < 1 else 0.0
+    return float(metrics.chance_corrected(first, second)(np.arange(len(first))[None])[0])
 
 
 def halves(among: Sequence[int], seed: int) -> tuple[list[int], list[int]]:

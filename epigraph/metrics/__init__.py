@@ -4,11 +4,13 @@ Everything is 0–1 but the mean absolute error, which is in ranks, and kappa, w
 
 classification.py   accuracy, macro-F1, calibration error, confusion
 ordinal.py          mean absolute error, quadratic weighted kappa
+agreement.py        two answerers: agreement, Cohen's kappa
 label_sets.py       micro-F1, macro-F1, subset accuracy
 generation.py       BLEU, ROUGE-L, exact match, token F1
 intervals.py        Wilson, bootstrap over rows, over pairs, over rows and seeds; McNemar
 """
 
+from epigraph.metrics.agreement import agreement, chance_corrected, kappa
 from epigraph.metrics.classification import (
     ClassScore,
     Confusion,
@@ -89,6 +91,7 @@ __all__ = [
     "Interval",
     "Metric",
     "accuracy",
+    "agreement",
     "best_threshold",
     "bleu",
     "bleu_metric",
@@ -96,10 +99,12 @@ __all__ = [
     "bootstrap",
     "bootstrap_seeds",
     "calibration_metric",
+    "chance_corrected",
     "confusion",
     "exact_match",
     "exact_metric",
     "expected_calibration_error",
+    "kappa",
     "macro_f1",
     "macro_f1_metric",
     "macro_set_f1",

@@ -57,10 +57,10 @@ class Run:
         if not (folder / DESCRIPTION).is_file():
             raise NotFound(f"{folder} is no run folder: it has no {DESCRIPTION}.", "Give the folder that tune printed.")
         run = cls(folder)
-        run._drop_broken_line()
+        run.drop_broken_line()
         return run
 
-    def _drop_broken_line(self) -> None:
+    def drop_broken_line(self) -> None:
         """A kill while a measurement was written leaves a part of its line, to which the next would be appended."""
         if self.metrics_file.is_file():
             with self.metrics_file.open("r+b") as file:

@@ -73,7 +73,7 @@ def tune(
     choices = settle_start(engine, choices, parts, around)
     if config.start == "nearest":
         config = replace(config, start=choices.start)  # a resumed run starts from the same
-    output_tokens = _output_tokens(base, choices.task, parts.all)
+    output_tokens = longest_output(base, choices.task, parts.all)
     first = _start(engine, choices, parts, around)
     solver = PromptedBase(engine, choices.task, first.fold(), output_tokens=output_tokens)
     run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
@@ -261,7 +261,7 @@ def _train(
     return train(search, lanes, reporter, state_file, resume=around.resume is not None)
 
 
-def _output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
+def longest_output(base: Base, task: Task, rows: Sequence[Row]) -> int:
     """Room for outputs and choices: as the task says, else a quarter more than the longest in training, at most 256."""
     if task.knows_labels:
         return 1

@@ -11,6 +11,7 @@ Differs: the tokens are spread over the text, so that its end is heard as well; 
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,6 +34,11 @@ def long_form(engine: Engine, file: Path, length: int, wanted: type[Form]) -> Fo
         raise DataError(
             f"{file} has {len(ids)} tokens, but {length} vectors shall start from it.", "Give a longer text, or a --length."
         )
+    return compressed(engine, ids, length, wanted)
+
+
+def compressed(engine: Engine, ids: Sequence[int], length: int, wanted: type[Form]) -> Form:
+    """A text of at least ``length`` tokens, which the base can read at once, as so many vectors, or keys and values."""
     places = spread(len(ids), length)
     if wanted is Embedded:
         return engine.embedded_text([ids[t] for t in places])

@@ -1,0 +1,93 @@
+"""What distilling chooses when it is not told: every derived value keeps its reason."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from epigraph.distilling.mapping import Carried
+from epigraph.distilling.settings import PLACES, START_MAPPED, START_TEXT, DistillConfig
+from epigraph.distilling.start import DEFAULT_KIND, PLAIN_KIND
+from epigraph.errors import ConfigError, Unsupported
+from epigraph.prompts import KINDS, KeyValue
+from epigraph.tasks.task import Task
+from epigraph.tuning.loop import Settings
+
+TEXTS_SEEN = {True: 2500, False: 6000}  # by whether the task writes
+DEFAULT_LENGTH = 16
+AS_IT_STANDS = "template"
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """All settings of one distilling; ``task`` has the student's template."""
+
+    task: Task
+    kind: str
+    length: int
+    place: str
+    mapped: bool
+    loop: Settings
+    reasons: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """The settings as the contract's ``settings`` object."""
+        loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
+        start = START_MAPPED if self.mapped else START_TEXT
+        own = {"kind": self.kind, "length": self.length, "place": self.place, "start": start}
+        return own | loop | {"template": self.task.template.text}
+
+
+def choose(config: DistillConfig, task: Task, texts: int, *, plain: str = "", carried: Carried | None = None) -> Choices:
+    """Settle every setting for so many texts. ``plain`` is why the base takes vectors only, where it does."""
+    reasons: dict[str, str] = {}
+    mapped = config.start != START_TEXT and carried is not None
+    if config.start == START_MAPPED and carried is None:
+        raise ConfigError(
+            "start 'mapped' was asked, but there is no prompt that can be carried over.",
+            "Name one of vectors with --from, or leave --start out.",
+        )
+    kind = config.kind or (PLAIN_KIND if plain else DEFAULT_KIND)
+    if plain and KINDS[kind].start_form is KeyValue:
+        raise Unsupported(
+            f"kind {kind!r} was asked, but this base takes vectors only: {plain}.",
+            f"Leave --kind out, or pass {PLAIN_KIND}.",
+        )
+    place = config.place or (AS_IT_STANDS if mapped else PLACES[0])
+    length = config.length or DEFAULT_LENGTH
+    if mapped and carried is not None:
+        reasons["start"] = f"mapped: the old prompt carried over {carried.how}"
+        if isinstance(carried.forms[0], KeyValue) or config.length is None:
+            length = carried.forms[0].length
+    else:
+        reasons["start"] = "text: what the teacher reads, or the task's own words, compressed"
+    if not config.place:
+        reasons["place"] = "where the old prompt stands" if mapped else "first: where a hard prompt stands"
+    if not config.kind:
+        reasons["kind"] = f"{kind}: " + (
+            "this base takes vectors only"
+            if plain
+            else "keys and values, the first position frozen, since attention rests on it"
+        )
+    seen = TEXTS_SEEN[task.writes]
+    epochs = config.epochs or max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(seen / max(1, texts))))
+    if config.epochs is None:
+        reasons["epochs"] = f"at most {epochs}: {seen:,} texts seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
+    loop = Settings(
+        epochs=epochs,
+        batch=config.batch,
+        rate=config.rate or KINDS[kind].default_rate,
+        warmup=config.warmup,
+        clip=config.clip,
+        patience=config.patience,
+        seed=config.seed,
+    )
+    return Choices(
+        task=replace(task, template=task.template.placed(place)),
+        kind=kind,
+        length=length,
+        place=place,
+        mapped=mapped,
+        loop=loop,
+        reasons=reasons,
+    )

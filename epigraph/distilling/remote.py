@@ -1,0 +1,224 @@
+"""A model at an OpenAI-style address as a teacher.
+
+    labels, by echo      every label behind the text, echoed with its log probabilities; where labels part, the log softmax over
+                         the tokens that lead on: what ``tasks/trie.py`` computes of a base that is here
+    labels, by the top   where echo is refused: the likeliest first tokens of the answer, each given to the label that begins so;
+                         a label that is not among them gets the least of theirs
+    generation           the greedy text
+
+What is found is made to sum to one over the labels. The model reads the hard prompt before every row, and nothing but text goes
+over the wire, so it may have any vocabulary.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from epigraph.distilling.address import Address, Refused
+from epigraph.distilling.taught import Taught, of_logs
+from epigraph.distilling.written import HardPrompt
+from epigraph.errors import FetchFailed, Unsupported
+from epigraph.tasks.row import Row
+
+TOGETHER = 8  # rows between two saves
+TEXTS_A_REQUEST = 16
+MOST_TOP = (20, 5)  # alternatives asked for; OpenAI gives at most 5
+TAIL = 32  # characters by which an echo is known
+PART_OF_A_CHARACTER = "\ufffd"
+Echo = list[tuple[str, float]]  # tokens with their log probabilities; that of the first is not known and counts as 0
+LEAST_REST = 1e-9
+NO_ECHO = (400, 404, 405, 415, 422, 501)
+
+
+@dataclass(kw_only=True)
+class RemoteTeacher:
+    """Asks ``address`` about rows under ``hard``. Unsupported where labels are asked for and no log probabilities come."""
+
+    address: Address
+    hard: HardPrompt
+    output_tokens: int
+    together: int = TOGETHER
+    vocabulary: Mapping[str, int] | None = None
+    echoes: bool = field(default=True, init=False)
+
+    @property
+    def name(self) -> str:
+        """Model and address."""
+        return f"{self.address.model} at {self.address.url}"
+
+    @property
+    def text(self) -> str:
+        """What it reads before every row."""
+        return self.hard.before
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Address, model, and what it is asked."""
+        task = self.hard.task
+        probe = Row(fields=dict.fromkeys(task.template.fields, "\0"))
+        return {
+            "url": self.address.endpoint,
+            "model": self.address.model,
+            "asked": self.hard.ask(probe),
+            "labels": [[label, words] for label, words in task.labels.items()],
+            "answers": [task.kind, self.output_tokens, list(task.stop)],
+        }
+
+    def teach(self, rows: Sequence[Row]) -> list[Taught]:
+        """The answers to these rows."""
+        if self.hard.task.writes:
+            return [Taught(text=text) for text in self._write(rows)]
+        if self.echoes:
+            try:
+                return self._by_echo(rows)
+            except _NoEcho:
+                self.echoes = False
+        return [self._by_top(row) for row in rows]
+
+    def ask(self, row: Row) -> None:
+        """One request alone: the first token of an answer, or the whole text."""
+        if self.hard.task.writes:
+            self._write([row])
+        else:
+            self.address.complete({"prompt": self.hard.ask(row), "max_tokens": 1, "temperature": 0})
+
+    def tokens(self, rows: Sequence[Row]) -> float | None:
+        """Tokens that one request reads, as the address counts them; None where it does not say."""
+        some = rows[:4]
+        found = [self.address.complete({"prompt": self.hard.ask(r), "max_tokens": 1, "temperature": 0}) for r in some]
+        counts = [(one.get("usage") or {}).get("prompt_tokens") for one in found]
+        known = [count for count in counts if isinstance(count, int)]
+        return sum(known) / len(known) if known else None
+
+    # ---- labels ------------------------------------------------------------------------------------------------------
+
+    def _by_echo(self, rows: Sequence[Row]) -> list[Taught]:
+        said = [self.hard.say(words) for words in self.hard.task.labels.values()]
+        texts = [self.hard.ask(row) + words for row in rows for words in said]
+        echoes: list[Echo] = []
+        for start in range(0, len(texts), TEXTS_A_REQUEST):
+            echoes += self._echoed(texts[start : start + TEXTS_A_REQUEST])
+        each = len(said)
+        return [of_logs(tree_logs(echoes[i * each : (i + 1) * each])) for i in range(len(rows))]
+
+    def _echoed(self, texts: Sequence[str]) -> list[Echo]:
+        request = {"prompt": list(texts), "max_tokens": 0, "echo": True, "logprobs": 1, "temperature": 0}
+        try:
+            choices = _in_order(self.address.complete(request), len(texts), self.name)
+        except Refused as refusal:
+            if refusal.status in NO_ECHO:
+                raise _NoEcho from refusal
+            raise
+        return [_echo_of(choice, text) for choice, text in zip(choices, texts, strict=True)]
+
+    def _by_top(self, row: Row) -> Taught:
+        top = self._top(row)
+        words = [self.hard.say(one).strip() for one in self.hard.task.labels.values()]
+        least = min(top.values())
+        found = {i: [log for token, log in top.items() if _begins(token, one)] for i, one in enumerate(words)}
+        shared = [token for token in top if sum(_begins(token, one) for one in words) > 1]
+        if shared:
+            raise Unsupported(
+                f"{self.name} does not echo, and its likeliest tokens do not tell the labels apart: several begin with "
+                f"{shared[0]!r}.",
+                "Give the labels words that begin differently, under [labels] in the task TOML.",
+            )
+        return of_logs([max(logs, default=least) for logs in found.values()])
+
+    def _top(self, row: Row) -> dict[str, float]:
+        """The likeliest first tokens of the answer with their log probabilities."""
+        for count in MOST_TOP:
+            request = {"prompt": self.hard.ask(row), "max_tokens": 1, "logprobs": count, "temperature": 0}
+            try:
+                (choice,) = _in_order(self.address.complete(request), 1, self.name)
+            except Refused as refusal:
+                if refusal.status in NO_ECHO and count != MOST_TOP[-1]:
+                    continue
+                raise self._without(str(refusal.message)) from refusal
+            found = ((choice.get("logprobs") or {}).get("top_logprobs") or [None])[0]
+            if isinstance(found, dict) and found:
+                return {str(token): float(log) for token, log in found.items()}
+            break
+        raise self._without("its answers hold none")
+
+    def _without(self, why: str) -> Unsupported:
+        return Unsupported(
+            f"{self.name} gives no log probabilities, without which no distribution over labels is known: {why}.",
+            "Choose an address of /v1/completions with logprobs (epigraph serve, vLLM, llama.cpp), or a model in a folder.",
+        )
+
+    # ---- generation --------------------------------------------------------------------------------------------------
+
+    def _write(self, rows: Sequence[Row]) -> list[str]:
+        request: dict[str, Any] = {
+            "prompt": [self.hard.ask(row) for row in rows],
+            "max_tokens": self.output_tokens,
+            "temperature": 0,
+        }
+        if self.hard.task.stop:
+            request["stop"] = list(self.hard.task.stop)
+        choices = _in_order(self.address.complete(request), len(rows), self.name)
+        return [str(choice.get("text") or "").strip() for choice in choices]
+
+
+class _NoEcho(Exception):
+    """The address does not echo a text with its log probabilities."""
+
+
+def _in_order(answer: Mapping[str, Any], count: int, name: str) -> list[Mapping[str, Any]]:
+    choices = [one for one in answer["choices"] if isinstance(one, dict)]
+    if len(choices) != count:
+        raise FetchFailed(f"{name} was asked {count} texts and answered {len(choices)}.", "Is it an OpenAI-style address?")
+    return sorted(choices, key=lambda one: int(one.get("index") or 0))
+
+
+def _echo_of(choice: Mapping[str, Any], text: str) -> Echo:
+    """The tokens of an echoed text; _NoEcho where they are not there, or something was written behind them."""
+    logprobs = choice.get("logprobs") or {}
+    tokens, logs = logprobs.get("tokens"), logprobs.get("token_logprobs")
+    if not tokens or not logs or len(tokens) != len(logs) or not str(choice.get("text") or "").endswith(text[-TAIL:]):
+        raise _NoEcho
+    if any(log is None for log in logs[1:]):
+        raise _NoEcho
+    return [(str(token), float(log or 0.0)) for token, log in zip(tokens, logs, strict=True)]
+
+
+def tree_logs(echoes: Sequence[Echo]) -> list[float]:
+    """For texts that differ at their ends, log p of each end as the house's label trie has it: where paths part, the log softmax
+    over the tokens that lead on, and nothing where only one does.
+
+    Of a label that begins another one, the end is whatever is not the other's next token. A token that is part of a character is
+    shown as U+FFFD, like any other such token, so these are told apart by their probability.
+    """
+    found = [0.0] * len(echoes)
+    _descend(list(range(len(echoes))), 0, echoes, found)
+    return found
+
+
+def _descend(among: list[int], depth: int, echoes: Sequence[Echo], found: list[float]) -> None:
+    while True:
+        groups: dict[tuple[str, float], list[int]] = {}
+        ended = [i for i in among if len(echoes[i]) <= depth]
+        for i in among:
+            if len(echoes[i]) > depth:
+                token, log = echoes[i][depth]
+                groups.setdefault((token, round(log, 1) if PART_OF_A_CHARACTER in token else 0.0), []).append(i)
+        if len(groups) != 1 or ended:
+            break
+        depth += 1
+    logs = [echoes[group[0]][depth][1] for group in groups.values()]
+    if ended:
+        logs.append(math.log(max(LEAST_REST, 1 - sum(map(math.exp, logs)))))
+    whole = math.log(sum(map(math.exp, logs))) if logs else 0.0
+    for group, log in zip([*groups.values(), ended], [*logs, 0.0], strict=False):
+        for i in group:
+            found[i] += log - whole
+        if len(group) > 1 and group is not ended:
+            _descend(group, depth + 1, echoes, found)
+
+
+def _begins(token: str, words: str) -> bool:
+    """Whether a first token is the beginning of these words."""
+    bare = token.strip()
+    return bool(bare) and words.startswith(bare)
