@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     base = load_base(root / "base", dtype="float32")
     rows = [f"what is {i}" for i in range(24)]
     task = Task.from_rows(rows, [str(i) for i in range(24)], kind="generation", template="{prompt}{text}\nOutput:")
+    task = replace(task, output_tokens=8)
     config = epigraph.TuneConfig(kind="token", length=3, start="random", rate=0.5, epochs=8)
     engine, around = Engine(base, keep=False), Surroundings(runs=root / "runs")
     tuned = epigraph.tune(base, task, config, name="first", engine=engine, around=around).prompt.stored

@@ -27,6 +27,7 @@ test_split: test
 output_type: multiple_choice
 doc_to_text: "{{question}}"
 doc_to_choice: "{{[good, bad]}}"
+target_delimiter: ""
 doc_to_target: 0
 metric_list: [{metric: acc}]
 """
@@ -107,7 +108,7 @@ def test_generations_from_token_ids_go_on_from_the_prompt_and_nothing_else(serve
     for responses, forms in ((found, Library(served.library).get("first").forms), (bare, nothing)):
         rows = [Encoded(((), tuple(engine.base.tokenize(row["question"])))) for row in ROWS]
         said = [engine.base.detokenize(ids) for ids in generate(engine, rows, forms, 6)]
-        assert [one[0] for one in responses] == said
+        assert [one[0][0] for one in responses] == said
     assert found != bare
 
 
@@ -116,4 +117,4 @@ def test_generations_from_texts_go_through_the_tasks_template(served: Any, tasks
     model = load(Library(served.library).folder("first"), load_base(served.base, dtype="float32"))
     model.method.output_tokens = 6
     meant = [one.output for one in model.predict([row["question"] for row in ROWS])]
-    assert [one[0] for one in found] == meant
+    assert [one[0][0] for one in found] == meant
