@@ -2,7 +2,7 @@
 
     ratio = requests a second with prompts / requests a second of the bare base on the same engine, same texts, same batch
 
-    python benchmarks/decoding.py
+    python benchmarks/decoding.py                  # at most 15 minutes; stopped, the same command goes on
     python benchmarks/decoding.py --connections 32 --prompts 1 512 --jobs generate
 
 The batcher in this process, no HTTP: as many requests as there are connections are always in flight; the next is submitted when
@@ -16,6 +16,7 @@ Targets at 32 connections: 512 ``kv`` prompts at least 0.9 of ``base``, 512 ``to
 import argparse
 import itertools
 import random
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +24,8 @@ from threading import Event, Lock
 from typing import Any
 
 import torch
-from measuring import alternate, fresh_engine, medians, open_base, parser, show, verdict, write
+from kept import Kept, TimeUp, go_on
+from measuring import fresh_engine, open_base, parser, show, verdict, write
 
 from epigraph.base import Base
 from epigraph.engine import Engine, Tree
@@ -47,9 +49,14 @@ def main() -> None:
     with fresh_engine(base, keep=False) as engine:
         bench = Bench(engine, asked)
         ways = ways_to_measure(asked)
-        measures = {way: partial(bench.seconds_a_request, way) for way in ways}
-        seconds = medians(alternate(measures, asked.rounds))
-        bench.close()
+        kept = Kept(asked.out / "decoding-ways.jsonl", asked, base=base.fingerprint, dtype=base.precision.name)
+        try:
+            seconds = measure(kept, bench, ways, asked.rounds)
+        except TimeUp:
+            go_on(kept, asked.minutes)
+            return
+        finally:
+            bench.close()
     rows = [
         {
             "job": job,
@@ -64,6 +71,17 @@ def main() -> None:
     ]
     show(f"{asked.tokens} input tokens, {asked.answer} generated", rows)
     write(asked, base, "decoding", {"rows": rows, "verdicts": verdicts(asked, seconds)})
+
+
+def measure(kept: Kept, bench: "Bench", ways: list[Way], rounds: int) -> dict[Way, float]:
+    """The median of every way's rounds, all ways in turn; the first round warms up."""
+    found: dict[Way, list[float]] = {way: [] for way in ways}
+    for turn, way in itertools.product(range(rounds + 1), ways):
+        seconds = kept.once(f"{way} round {turn}", partial(bench.seconds_a_request, way))
+        if turn:
+            found[way].append(seconds)
+        print(f"round {turn} of {rounds}: {way}: {1 / seconds:.2f} a second", flush=True)
+    return {way: statistics.median(all_rounds) for way, all_rounds in found.items()}
 
 
 def ways_to_measure(asked: argparse.Namespace) -> list[Way]:
@@ -194,7 +212,8 @@ def make_prompt(base: Base, kind: str, seed: int) -> Carried:
 
 def arguments() -> argparse.Namespace:
     """What was asked."""
-    found = parser(__doc__, rounds=3)
+    found = parser(__doc__, rounds=2)
+    found.add_argument("--minutes", type=float, default=15.0, help="after which nothing begins; the same command goes on")
     found.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
     found.add_argument("--prompts", type=int, nargs="+", default=[1, 8, 64, 512])
     found.add_argument("--jobs", nargs="+", default=["generate", "classify"], choices=["generate", "classify"])

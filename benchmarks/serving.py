@@ -1,10 +1,11 @@
 """How many requests a second the server answers, by prompts in rotation and connections, and how long each takes.
 
-    python benchmarks/serving.py                    # about 20 minutes
+    python benchmarks/serving.py                    # one round, at most 15 minutes; stopped, the same command goes on
+    python benchmarks/serving.py --rounds 3         # goes on as well
     python benchmarks/serving.py --quick            # a toy base, to try the script
 
 The server is a process of its own (`epigraph serve`) and this one its client, over loopback. Each cell is measured for
-``--seconds`` after a first pass over its prompts. Workloads: labels of short texts, and 32 tokens of text. Texts never come
+``--seconds`` after its prompts were asked once. Workloads: labels of short texts, and 32 tokens of text. Texts never come
 twice, so nothing of them is reused but what their template begins with. Compared with
 
     bare       a prompt of no vectors: the base itself, same template, same labels
@@ -26,13 +27,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import torch
+from kept import Kept, TimeUp, go_on
 from measuring import parser, show, verdict, write
 
 from epigraph.base import Base, load_base
@@ -44,6 +48,7 @@ from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.tasks.task import Task
 
 P = 8
+MOST_TOKEN = 512  # prompts of kind token; the target says no more of them
 LABELS = ("good", "bad", "neither")
 WORDS = [
     "time",
@@ -95,7 +100,7 @@ def fill(base: Base, root: Path, most: int) -> None:
         plain, long = task_for(workload), task_for(workload, shots)
         for kind in ("kv", "token"):
             card = Card(name="x", kind=kind, place="last", trained_parameters=1, base=said, task=plain.to_dict())
-            for number in range(most):
+            for number in range(most if kind == "kv" else min(most, MOST_TOKEN)):
                 library.add(f"{workload}-{kind}-{number}", forms(base, kind, number), card)
         card = Card(name="x", kind="kv", place="last", trained_parameters=0, base=said, task=plain.to_dict())
         library.add(f"{workload}-bare", forms(base, "kv", 0, 0), card)
@@ -171,15 +176,16 @@ def question(load: Load, name: str) -> tuple[str, dict[str, Any]]:
     return "/completions", body
 
 
-async def drive(url: str, load: Load, seconds: float) -> Cell:
-    """Ask for ``seconds`` after each prompt was asked once; what came of it."""
+async def drive(url: str, load: Load, seconds: float, known: set[str]) -> Cell:
+    """Ask for ``seconds`` after each prompt was asked once (``known`` are those that were); what came of it."""
     names = itertools.cycle(load.names)
     took: list[float] = []
     limits = httpx2.Limits(max_connections=load.connections)
     async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=600) as client:
 
-        async def ask(name: str) -> float:
+        async def ask(name: str, *, short: bool = False) -> float:
             path, body = question(load, name)
+            body |= {"max_tokens": 1} if short and "max_tokens" in body else {}
             started = time.perf_counter()
             answer = await client.post(f"{url}{path}", json=body)
             answer.raise_for_status()
@@ -187,13 +193,14 @@ async def drive(url: str, load: Load, seconds: float) -> Cell:
 
         async def visit(turn: Iterator[str]) -> None:
             for name in turn:
-                await ask(name)
+                await ask(name, short=True)
 
         async def keep_asking(until: float) -> None:
             while time.perf_counter() < until:
                 took.append(await ask(next(names)))
 
-        first = iter(load.names)
+        first = iter([name for name in load.names if name not in known])
+        known |= set(load.names)
         await asyncio.gather(*(visit(first) for _ in range(load.connections)))
         started = time.perf_counter()
         await asyncio.gather(*(keep_asking(started + seconds) for _ in range(load.connections)))
@@ -210,13 +217,21 @@ async def drive(url: str, load: Load, seconds: float) -> Cell:
     }
 
 
-def measure(url: str, loads: Sequence[Load], asked: argparse.Namespace) -> list[Cell]:
+def measure(
+    kept: Kept, loads: Sequence[Load], asked: argparse.Namespace, start: Callable[[], AbstractContextManager[str]], what: str
+) -> list[Cell]:
     """Every cell, ``--rounds`` times in turn; the median of the rates, and the quantiles of that round."""
     found: dict[Load, list[Cell]] = {load: [] for load in loads}
-    for turn in range(asked.rounds):
-        for load in loads:
-            found[load].append(asyncio.run(drive(url, load, asked.seconds)))
-        print(f"round {turn + 1} of {asked.rounds}", flush=True)
+    known: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        url = ""
+        for turn, load in itertools.product(range(asked.rounds), loads):
+            name = f"{what} {load} round {turn}"
+            if name not in kept.known and not url:
+                url = stack.enter_context(start())
+            ask = partial(drive, url, load, asked.seconds, known)
+            found[load].append(kept.once(name, lambda ask=ask: asyncio.run(ask())))
+            print(f"{name}: {rate_of(found[load][-1]):.2f} a second", flush=True)
     return [sorted(cells, key=rate_of)[len(cells) // 2] for cells in found.values()]
 
 
@@ -274,7 +289,8 @@ def plan(asked: argparse.Namespace) -> list[Load]:
         loads.append(Load(kind="bare", prompts=1, **at))
         loads.append(Load(kind="bare", prompts=1, extra_words=P, **at))
         loads.append(Load(kind="few", prompts=1, **at))
-        loads += [Load(kind=kind, prompts=n, **at) for kind in ("kv", "token") for n in asked.prompts]
+        loads += [Load(kind="kv", prompts=n, **at) for n in asked.prompts]
+        loads += [Load(kind="token", prompts=n, **at) for n in asked.prompts if n <= MOST_TOKEN]
     return loads
 
 
@@ -283,26 +299,33 @@ def run(asked: argparse.Namespace, root: Path) -> None:
     folder = toy_folder(root / "base") if asked.quick else load_base(dtype=asked.dtype).path
     assert folder is not None
     base, library = load_embedding(folder), root / "library"
+    kept = Kept(asked.out / "serving-cells.jsonl", asked, base=base.fingerprint)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     print(f"{max(asked.prompts)} prompts a kind are written …", flush=True)
     fill(base, library, max(asked.prompts))
     held = max(asked.prompts) * kv_bytes(base) * 3
     roomy = ["--memory", f"{max(1.0, 2 * held / 1e9):.2f}", "--queue", "1024"]
-    with serving(folder, library, asked.dtype, *roomy) as url:
-        cells = measure(url, plan(asked), asked)
+    server = partial(serving, folder, library, asked.dtype)
     most, widest = max(asked.prompts), max(asked.connections)
     at = [Load(workload=w, kind="kv", prompts=most, connections=widest) for w in (CLASSIFY, GENERATE)]
-    narrow = f"{most / 8 * kv_bytes(base) / 1e9:.6f}"
-    with serving(folder, library, asked.dtype, "--memory", narrow, "--queue", "1024") as url:
-        cells += [{**cell, "kind": "kv, cache of 1/8"} for cell in measure(url, at, asked)]
     few = [Load(workload=w, kind="few", prompts=1, connections=widest) for w in (CLASSIFY, GENERATE)]
-    with serving(folder, library, asked.dtype, "--forget", "--queue", "1024") as url:
-        cells += [{**cell, "kind": "few, not reused"} for cell in measure(url, few, asked)]
-    rates = {w: statistics.median(peft_apart(folder, asked, w) for _ in range(asked.rounds)) for w in (CLASSIFY, GENERATE)}
-    cells += [
-        {"workload": w, "kind": "peft", "prompts": 64, "connections": widest, "requests a second": r}
-        for w, r in rates.items()
-    ]
+    narrow = f"{most / 8 * kv_bytes(base) / 1e9:.6f}"
+    try:
+        cells = measure(kept, plan(asked), asked, partial(server, *roomy), "usual")
+        tight = measure(kept, at, asked, partial(server, "--memory", narrow, "--queue", "1024"), "tight")
+        cells += [{**cell, "kind": "kv, cache of 1/8"} for cell in tight]
+        anew = measure(kept, few, asked, partial(server, "--forget", "--queue", "1024"), "forgetful")
+        cells += [{**cell, "kind": "few, not reused"} for cell in anew]
+        for workload in (CLASSIFY, GENERATE):
+            apart = partial(peft_apart, folder, asked, workload)
+            rates = [kept.once(f"peft {workload} round {turn}", apart) for turn in range(asked.rounds)]
+            rate = statistics.median(rates)
+            cells.append(
+                {"workload": workload, "kind": "peft", "prompts": 64, "connections": widest, "requests a second": rate}
+            )
+    except TimeUp:
+        go_on(kept, asked.minutes)
+        return
     show("the server under load", cells)
     write(asked, base, "serving", {"cells": cells, "verdicts": verdicts(cells, most, widest)})
 
@@ -351,8 +374,9 @@ def toy_folder(folder: Path) -> Path:
 
 def main() -> None:
     """What was asked for."""
-    ask = parser(__doc__, rounds=3)
-    ask.add_argument("--seconds", type=float, default=8.0, help="of a cell")
+    ask = parser(__doc__, rounds=1)
+    ask.add_argument("--seconds", type=float, default=5.0, help="of a cell")
+    ask.add_argument("--minutes", type=float, default=15.0, help="after which no cell begins; the same command goes on")
     ask.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
     ask.add_argument("--prompts", type=int, nargs="+", default=[1, 8, 64, 512, 2048])
     ask.add_argument("--peft", default="", help=argparse.SUPPRESS)

@@ -19,7 +19,7 @@ from epigraph.library import BaseFacts, Card, StoredPrompt, check_base, read_pro
 from epigraph.methods import judge
 from epigraph.methods.calibration import calibrate
 from epigraph.methods.shift import Shift
-from epigraph.methods.solver import PromptedBase
+from epigraph.methods.solver import Probabilities, PromptedBase
 from epigraph.tasks.row import Row
 from epigraph.tasks.rows import needed, row_of
 from epigraph.tasks.task import Task
@@ -119,25 +119,30 @@ class PromptModel:
             for row, output in zip(rows, self.method.outputs(rows), strict=True):
                 yield Prediction(fields=row.fields, output=output)
             return
-        probabilities = self.method.probabilities(rows)
-        given = judge.read(self.method.task, rows, probabilities).given
-        for row, answer, scores in zip(rows, given, probabilities, strict=True):
-            yield self._prediction(row, answer, [float(score) for score in scores], min_confidence)
+        yield from read_off(self.method.task, rows, self.method.probabilities(rows), min_confidence)
 
-    def _prediction(self, row: Row, answer: judge.Answer, scores: Sequence[float], min_confidence: float) -> Prediction:
-        names = row.choices or tuple(self.task.labels)
-        probabilities = dict(zip(names, scores[: len(names)], strict=True))
-        if isinstance(answer, tuple):
-            kept = tuple(label for label in answer if probabilities[label] >= min_confidence)
-            return Prediction(fields=row.fields, labels=kept, probabilities=probabilities)
-        sure = probabilities[answer] >= min_confidence
-        return Prediction(
-            fields=row.fields,
-            label=answer if sure else None,
-            probabilities=probabilities,
-            abstained=not sure,
-            choice=row.choices.index(answer) if row.choices and sure else None,
-        )
+
+def read_off(task: Task, rows: Sequence[Row], found: Probabilities, min_confidence: float = 0.0) -> Iterator[Prediction]:
+    """The predictions that these probabilities give."""
+    given = judge.read(task, rows, found).given
+    for row, answer, scores in zip(rows, given, found, strict=True):
+        yield _prediction(task, row, answer, [float(score) for score in scores], min_confidence)
+
+
+def _prediction(task: Task, row: Row, answer: judge.Answer, scores: Sequence[float], min_confidence: float) -> Prediction:
+    names = row.choices or tuple(task.labels)
+    probabilities = dict(zip(names, scores[: len(names)], strict=True))
+    if isinstance(answer, tuple):
+        kept = tuple(label for label in answer if probabilities[label] >= min_confidence)
+        return Prediction(fields=row.fields, labels=kept, probabilities=probabilities)
+    sure = probabilities[answer] >= min_confidence
+    return Prediction(
+        fields=row.fields,
+        label=answer if sure else None,
+        probabilities=probabilities,
+        abstained=not sure,
+        choice=row.choices.index(answer) if row.choices and sure else None,
+    )
 
 
 def load(folder: Path | str, base: Base) -> PromptModel:

@@ -6,6 +6,7 @@
 Weights never change: every parameter is frozen, dropout is off, and ``weights_hash`` proves it.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,11 @@ class Base:
         """The decoder without its head."""
         trunk: nn.Module = self.model.get_decoder() if hasattr(self.model, "get_decoder") else self.model.base_model
         return trunk
+
+    def past(self, cache: Any) -> dict[str, Any]:
+        """How the trunk is handed a cache: the argument's name changed in transformers 5.24."""
+        known = inspect.signature(self.trunk.forward).parameters
+        return {"cache" if "cache" in known else "past_key_values": cache}
 
     @cached_property
     def device(self) -> torch.device:

@@ -11,10 +11,10 @@ whole row again at every step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from epigraph.base import Base
@@ -22,7 +22,6 @@ from epigraph.engine.concatenation import forward_rows
 from epigraph.engine.engine import Engine
 from epigraph.engine.ragged import Branches, Line, Ragged
 from epigraph.engine.shelves import Place, Shelves
-from epigraph.engine.tree import Tree
 from epigraph.errors import TaskError, Unsupported
 from epigraph.prompts import Embedded, Form, KeyValue
 
@@ -30,10 +29,28 @@ VECTOR, STORED = -1, -2  # in ``ids``: a prompt vector, a position of stored key
 States = tuple[Tensor, Tensor]  # keys and values [L, A, n, D] each
 
 
-class Row:
-    """One sequence: its elements, how many of them are in its slot, and which slot that is."""
+@runtime_checkable
+class Hanging(Protocol):
+    """Tokens that hang behind a row as a tree: a ``Tree`` of labels, for example."""
 
-    def __init__(self, segments: Sequence[Sequence[int]], forms: Sequence[Form], tree: Tree | None = None) -> None:
+    @property
+    def fed_tokens(self) -> Sequence[int]: ...
+    @property
+    def fed_depths(self) -> tuple[int, ...]: ...
+    @property
+    def ancestors(self) -> Bool[Tensor, "F F"]: ...
+
+
+class Row:
+    """One sequence: its elements, how many of them are in its slot, and which slot that is.
+
+    ``waits`` says that its blocks depend on what stands before the first of them: ``forms`` have their shapes, and nothing
+    from there on is computed before ``settle`` puts the real ones in.
+    """
+
+    def __init__(
+        self, segments: Sequence[Sequence[int]], forms: Sequence[Form], tree: Hanging | None = None, *, waits: bool = False
+    ) -> None:
         self.ids: list[int] = list(segments[0])
         self.blocks: list[tuple[int, Form]] = []
         for form, segment in zip(forms, segments[1:], strict=True):
@@ -41,7 +58,7 @@ class Row:
             self.ids += [VECTOR if isinstance(form, Embedded) else STORED] * form.length
             self.ids += segment
         self.end = len(self.ids)  # of the input; behind it stand generated tokens or the label tree
-        self.tree = tree
+        self.held = self.blocks[0][0] if waits else None
         self.branches: Branches | None = None
         if tree is not None and tree.fed_tokens:
             self.branches = Branches(self.end, tree.fed_depths, tree.ancestors.cpu())
@@ -67,11 +84,18 @@ class Row:
         """Whether every element has been computed."""
         return self.done == len(self.ids)
 
+    def settle(self, forms: Sequence[Form]) -> None:
+        """Put in the forms that were waited for."""
+        self.blocks = [(start, form) for (start, _), form in zip(self.blocks, forms, strict=True)]
+        self.held = None
+        if self.place is not None:
+            put_stored(self)
+
     def next(self, most: int) -> list[int]:
         """The next elements to compute, ``most`` at most."""
         found: list[int] = []
-        at = self.done
-        while at < len(self.ids) and len(found) < most:
+        at, end = self.done, len(self.ids) if self.held is None else self.held
+        while at < end and len(found) < most:
             if self.ids[at] != STORED:
                 found.append(at)
             at += 1
@@ -98,6 +122,14 @@ class Row:
                     columns, rows = (torch.tensor(side, device=base.device) for side in zip(*own, strict=True))
                     embedded[columns] = form.vectors.to(base.device, base.dtype)[rows.to(form.vectors.device)]
         return embedded
+
+
+def put_stored(row: Row) -> None:
+    """Write the row's blocks of keys and values into its slot."""
+    assert row.place is not None
+    for start, form in row.blocks:
+        if isinstance(form, KeyValue):
+            row.place.put(start, form.keys, form.values)
 
 
 @dataclass(frozen=True)
@@ -140,10 +172,8 @@ class ShelfDecoder:
         place = shelves.take(positions)
         if place is None:
             return False
-        for start, form in row.blocks:
-            if isinstance(form, KeyValue):
-                place.put(start, form.keys, form.values)
         row.place, row.done = place, row.skip(0)
+        put_stored(row)
         return True
 
     def close(self, row: Row, shelves: Shelves) -> None:

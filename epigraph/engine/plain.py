@@ -76,6 +76,6 @@ def _append(base: Base, cache: Any, form: Form, position: int) -> int:
 
 def _step(base: Base, cache: Any, vectors: Tensor, position: int) -> Tensor:
     places = torch.arange(position, position + vectors.shape[1], device=base.device)[None]
-    done = base.trunk(inputs_embeds=vectors, position_ids=places, past_key_values=cache, use_cache=True)
+    done = base.trunk(inputs_embeds=vectors, position_ids=places, use_cache=True, **base.past(cache))
     hidden: Tensor = done.last_hidden_state
     return hidden

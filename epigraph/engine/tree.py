@@ -3,6 +3,7 @@
 log p(label) = Σ over its branching nodes   log softmax(children)[the child taken]
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,13 @@ class Tree:
         flat = torch.cat([children.flatten(1), children.new_zeros(len(children), 1)], 1)
         scores: Tensor = flat[:, self.decisions].sum(-1)
         return scores
+
+
+def log_odds(nodes: Float[Tensor, "B X M"], decisions: Sequence[tuple[int, int, int]]) -> Float[Tensor, "B C"]:
+    """log p(yes) − log p(no) of every label, from the log softmax at every branching node; see ``Verdicts.decisions``."""
+    node, yes, no = torch.tensor(decisions, device=nodes.device).T
+    odds: Tensor = nodes[:, node, yes] - nodes[:, node, no]
+    return odds
 
 
 def _columns(trie: LabelTrie) -> Tensor:

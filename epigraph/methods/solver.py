@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from epigraph.engine import Engine, Tree, before_stop, choose, generate
+from epigraph.engine.tree import log_odds
 from epigraph.engine.voting import vote
 from epigraph.errors import ConfigError
 from epigraph.methods.shift import CONTENT_FREE, CONTEXTUAL, Shift, content_free, normalise
@@ -198,9 +199,7 @@ class PromptedBase:
 
     def log_odds(self, nodes: Float[Tensor, "B X M"]) -> Float[Tensor, "B C"]:
         """log p(yes) − log p(no) of every label, from the log softmax at every branching node."""
-        node, yes, no = torch.tensor(self.verdicts.decisions, device=nodes.device).T
-        odds: Tensor = nodes[:, node, yes] - nodes[:, node, no]
-        return odds
+        return log_odds(nodes, self.verdicts.decisions)
 
     def choice_probabilities(self, rows: Sequence[Encoded]) -> Probabilities:
         """Probabilities of a row's own choices, the mean of all members'."""

@@ -133,10 +133,15 @@ def _fitting(row: Given, model: PromptModel) -> Given:
     if isinstance(row, str):
         return row
     fields = row.fields if isinstance(row, Row) else row
-    names = model.task.template.fields
+    renamed = fitting_names(fields, model.task.template.fields)
+    return row if renamed is fields else renamed
+
+
+def fitting_names(fields: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """The fields under these names, where they are as many under others."""
     if len(fields) == len(names) and set(fields) != set(names):
         return dict(zip(names, fields.values(), strict=True))
-    return row
+    return fields
 
 
 def open_auto(

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from epigraph.base import Base
 from epigraph.engine import Engine
-from epigraph.tasks.encode import Encoder
+from epigraph.tasks.encode import Encoded, Encoder
 from epigraph.tasks.row import Row
 from epigraph.tasks.template import Template
 
@@ -26,7 +27,11 @@ def routed_text(fields: Mapping[str, str]) -> str:
 
 def text_queries(engine: Engine, texts: Sequence[str]) -> Float[np.ndarray, "N H"]:
     """The frozen query of every text. Unsupported on a base that is run by plain concatenation."""
-    encoder = Encoder(TEMPLATE, engine.base, engine.base.context - 8)
-    rows = [encoder.encode(Row(fields={"text": text})) for text in texts]
-    found: np.ndarray = engine.query(rows).double().cpu().numpy()
+    found: np.ndarray = engine.query(query_rows(engine.base, texts)).double().cpu().numpy()
     return found
+
+
+def query_rows(base: Base, texts: Sequence[str]) -> list[Encoded]:
+    """The texts as a router reads them; the query is that of the first segment."""
+    encoder = Encoder(TEMPLATE, base, base.context - 8)
+    return [encoder.encode(Row(fields={"text": text})) for text in texts]

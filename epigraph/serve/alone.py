@@ -14,14 +14,15 @@ def classify_next(engine: Engine, jobs: deque[Labelling]) -> None:
     job = jobs.popleft()
     job.request.begun = True
     row = job.waiting.popleft()
+    assert row.tail is not None, "no frozen states are read here"
     try:
-        found = engine.classify([job.job.rows[row.number]], [form for _, form in row.row.blocks], job.job.tree)[0].exp()
+        found = row.tail.alone(engine, job.rows[row.number], [form for _, form in row.row.blocks])
         if not bool(found.isfinite().all()):
             raise not_numbers(job.request)
     except EpigraphError as error:
         job.end("error", error)
         return
-    job.take(row, tuple(found.tolist()))
+    job.take(row, found)
     if job.complete:
         job.finish()
     else:

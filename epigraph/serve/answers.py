@@ -3,17 +3,18 @@
 A label is an answer of one piece. The text of a task's answer is trimmed as ``predict`` trims it, also while it streams.
 """
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
-
+from epigraph.model import Prediction
 from epigraph.serve.faults import Refused
 from epigraph.serve.flow import Flow
 from epigraph.serve.pieces import Pieces
 from epigraph.serve.rendering import Constrained, Rendered
-from epigraph.serve.work import EchoEvent, EndEvent, Event, Generation, LabelEvent, TokenEvent
+from epigraph.serve.served import Served
+from epigraph.serve.work import EchoEvent, EndEvent, Event, Generation, LabelEvent, QueryEvent, TokenEvent
 
 Finish = Literal["stop", "length"]
 LEAST = -9999.0
@@ -95,7 +96,7 @@ class Answers:
             return [replace(delta, index=first + choice) for choice in range(self.choices)]
         if isinstance(rendered.job, Constrained):
             return self._constrained(rendered.job, first, event)
-        if not isinstance(rendered.job, Generation):
+        if not isinstance(rendered.job, Generation) or isinstance(event, QueryEvent):
             return []
         index = first + event.choice
         scored = self._echoed(event) if isinstance(event, EchoEvent) else ()
@@ -126,19 +127,18 @@ class Answers:
         ]
 
     def _label(self, rendered: Rendered, event: LabelEvent) -> Delta:
-        assert rendered.served is not None
-        trie = rendered.served.trie
-        assert trie is not None
-        row = torch.tensor(event.probabilities[0], dtype=torch.double)
-        best = int(row.argmax())
+        served, row = rendered.served, rendered.row
+        assert served is not None
+        assert row is not None
+        (answer,) = served.answers([row], event.probabilities)
         scored: tuple[Scored, ...] = ()
         if self.shows is not None:
-            logs = row.log().clamp(min=LEAST)
-            top = logs.topk(min(self.shows, len(row))).indices.tolist()
-            said = [_label_text(trie.labels[i], float(logs[i])) for i in top]
-            one = _label_text(trie.labels[best], float(logs[best]))
-            scored = (Scored(text=one.text, bytes=one.bytes, logprob=one.logprob, top=tuple(said)),)
-        return Delta(index=0, text=trie.labels[best], scored=scored, finish="stop", tokens=len(trie.paths[best]))
+            shares = answer.probabilities or {}
+            top = sorted(shares, key=shares.__getitem__, reverse=True)[: self.shows]
+            one = _label_text(said_of(answer), probability_of(answer))
+            others = tuple(_label_text(label, shares[label]) for label in top)
+            scored = (Scored(text=one.text, bytes=one.bytes, logprob=one.logprob, top=others),)
+        return Delta(index=0, text=said_of(answer), scored=scored, finish="stop", tokens=_tokens_of(served, answer))
 
     def _echoed(self, event: EchoEvent) -> tuple[Scored, ...]:
         if self.shows is None:
@@ -158,7 +158,28 @@ class Answers:
         return Likely(text=self.pieces.text(token), bytes=tuple(self.pieces.bytes_of(token)), logprob=value)
 
 
-def _label_text(label: str, logprob: float) -> Likely:
+def said_of(answer: Prediction) -> str:
+    """The answer as text: a label, a choice, or all labels of several."""
+    return answer.label or "" if answer.labels is None else ", ".join(answer.labels)
+
+
+def probability_of(answer: Prediction) -> float:
+    """The probability of the whole answer: of several labels that just these are given."""
+    shares = answer.probabilities or {}
+    if answer.labels is None:
+        return shares.get(answer.label or "", 0.0)
+    return math.prod(p if label in answer.labels else 1 - p for label, p in shares.items())
+
+
+def _tokens_of(served: Served, answer: Prediction) -> int:
+    """The tokens that the answer's words take; where it is no label, one a word."""
+    if served.task.has_labels and served.trie is not None:
+        return len(served.trie.paths[served.trie.labels.index(answer.label or "")])
+    return len(said_of(answer).split())
+
+
+def _label_text(label: str, probability: float) -> Likely:
+    logprob = max(math.log(probability), LEAST) if probability > 0 else LEAST
     return Likely(text=label, bytes=tuple(label.encode()), logprob=logprob)
 
 

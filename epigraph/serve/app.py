@@ -143,7 +143,8 @@ def _add_library(app: FastAPI, service: Service) -> None:
         if not key.uploads:
             raise Refused(403, "this key may not upload prompts.", code="uploads_not_allowed")
         key.check(asked.name)
-        return Uploaded(prompt=take_upload(asked, service.base, service.library).reference)
+        stored = take_upload(asked, service.base, service.library, computes_here=service.computes_here)
+        return Uploaded(prompt=stored.reference)
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from epigraph.serve.work import Classification, Generation, Listener
+from epigraph.serve.work import Job, Listener
 
 
 @runtime_checkable
@@ -20,7 +20,7 @@ class Backend(Protocol):
 
     def close(self, *, drain: bool, timeout: float) -> None: ...
 
-    def submit(self, job: Generation | Classification, listener: Listener) -> Ticket:
+    def submit(self, job: Job, listener: Listener) -> Ticket:
         """Queue a job. QueueFull where too many wait."""
         ...
 

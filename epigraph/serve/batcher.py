@@ -20,17 +20,17 @@ from epigraph.engine import Engine
 from epigraph.engine.decoding import ConcatenatingDecoder, decoder_for
 from epigraph.engine.frozen import default_budget
 from epigraph.engine.shelves import Shelves
-from epigraph.errors import EpigraphError, QueueFull, TaskError
+from epigraph.errors import EpigraphError, QueueFull, TaskError, Unsupported
 from epigraph.serve.alone import classify_next
 from epigraph.serve.beginnings import Beginning
 from epigraph.serve.cache import Cache
 from epigraph.serve.generating import Choice
-from epigraph.serve.labelling import Labelling, LabelRow, label_probabilities, not_numbers
-from epigraph.serve.prompts import Forms, Prompts
+from epigraph.serve.labelling import Labelling, LabelRow, answers_of, not_numbers, segments_of
+from epigraph.serve.prompts import Prompts, Ready
 from epigraph.serve.request import Request, Ticket
 from epigraph.serve.sampling import choose, describe
 from epigraph.serve.schedule import Planned, Reader, Schedule
-from epigraph.serve.work import BatcherSettings, Classification, Generation, Listener, Load
+from epigraph.serve.work import BatcherSettings, Generation, Job, Listener, Load, Reading
 
 log = logging.getLogger(__name__)
 Work = list[Choice] | Labelling
@@ -81,7 +81,7 @@ class Batcher:
         else:
             self._thread.join()
 
-    def submit(self, job: Generation | Classification, listener: Listener) -> Ticket:
+    def submit(self, job: Job, listener: Listener) -> Ticket:
         """Take a request. QueueFull if too many wait; TaskError, BaseMismatch, Corrupt or Unsupported if it cannot be served."""
         self._check_queue()
         request = Request(job, listener)
@@ -139,25 +139,36 @@ class Batcher:
     def _prepare(self, request: Request) -> Work:
         """The request ready to be computed; refused here if it never can be."""
         job = request.job
-        forms = self.prompts.prepare(job.prompt, plain=bool(self.engine.plain))
-        for segments in [job.segments] if isinstance(job, Generation) else [row.segments for row in job.rows]:
-            self._check_segments(segments, forms)
+        ready = self.prompts.prepare(job.prompt, plain=bool(self.engine.plain))
+        for segments in segments_of(job):
+            self._check_segments(segments, ready)
         work: Work
         if isinstance(job, Generation):
-            work = [Choice(request, number, forms, self.engine.base) for number in range(job.sampling.n)]
+            if len(ready.members) > 1:
+                raise Unsupported(
+                    f"{len(ready.members)} prompts that vote on a label were asked to write a text.",
+                    "Send a task request; it answers the label.",
+                )
+            work = [Choice(request, number, ready, self.engine.base) for number in range(job.sampling.n)]
             self._check_length(work[0].row.end, job.sampling.max_tokens, work[0].row.virtual, work[0].most, self.rooms[0])
             work[0].siblings = work[1:]
         else:
-            work = Labelling(request, forms)
+            if isinstance(job, Reading) and self.engine.plain:
+                raise Unsupported(
+                    f"a router reads frozen states, but {self.engine.base.name} has none: {self.engine.plain}."
+                )
+            work = Labelling(request, ready)
             for row in work.waiting:
-                self._check_length(row.most, 0, row.row.virtual, row.most, self.rooms[1])
+                self._check_length(row.longest, 0, row.row.virtual, row.most, self.rooms[1])
         return work
 
-    def _check_segments(self, segments: Sequence[Sequence[int]], forms: Forms) -> None:
-        if len(segments) != len(forms) + 1:
+    def _check_segments(self, segments: Sequence[Sequence[int]], ready: Ready) -> None:
+        if len(segments) != len(ready.forms) + 1:
             raise TaskError(
-                f"{len(segments)} segments of text were given for {len(forms)} prompt blocks; one more is needed."
+                f"{len(segments)} segments of text were given for {len(ready.forms)} prompt blocks; one more is needed."
             )
+        if ready.dependent is not None and not segments[0]:
+            raise TaskError("the prompt depends on the text before it, and there is none.", "Put it after the text.")
         known = self.engine.base.embedding.weight.shape[0]
         wrong = next((t for segment in segments for t in segment if not 0 <= t < known), None)
         if wrong is not None:
@@ -263,6 +274,7 @@ class Batcher:
             reader.row.advance(part.elements)
             reader.read(part.elements, states)
             if not isinstance(self.decoder, ConcatenatingDecoder):
+                reader.beginning.gather(part.elements, states)
                 reader.beginning.keep(self.decoder, self._kept(reader.beginning), part.elements)
             if reader.row.complete:
                 good.append((reader, states[-1]))
@@ -300,7 +312,7 @@ class Batcher:
         self.schedule.leave(reader)
 
     def _label(self, rows: Sequence[LabelRow]) -> None:
-        for row, found in label_probabilities(self.engine.trunk, rows) if rows else ():
+        for row, found in answers_of(self.engine.trunk, rows) if rows else ():
             self.schedule.leave(row)
             if isinstance(found, EpigraphError):
                 row.labelling.end("error", found)
@@ -352,6 +364,8 @@ class Batcher:
             if isinstance(self.decoder, ConcatenatingDecoder):
                 sibling.row.done = sibling.row.end
             else:
+                if sibling.row.held is not None:
+                    sibling.row.settle([form for _, form in choice.row.blocks])
                 self.decoder.copy(sibling.row, choice.row)
             forked.append(sibling)
         return forked

@@ -5,6 +5,9 @@
 What comes first depends on nothing, so its states serve every prompt and the bare base. Texts that begin alike share the
 blocks that are alike (the idea of vLLM's automatic prefix caching, https://docs.vllm.ai/en/latest/design/prefix_caching/).
 Vectors that come first are one block, by the hash of their content; stored keys and values need no computing at all.
+
+Beside its keys and values each block of text keeps the sum of its last states: their mean is the frozen query, by which a
+prompt that depends on the input is asked for its forms, and a router says where a text belongs.
 """
 
 import hashlib
@@ -12,27 +15,37 @@ from array import array
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from epigraph.engine.decoding import Row, ShelfDecoder
 from epigraph.prompts import Embedded
 from epigraph.serve.cache import Cache
+from epigraph.serve.prompts import NOTHING, Ready
 from epigraph.serve.work import Carried
 
 TOKENS = 32
 
 
 class Beginning:
-    """The blocks a row begins with: where each ends, and its key. Nothing from element ``limit`` on is taken from the cache."""
+    """The blocks a row begins with: where each ends, and its key. Nothing from element ``limit`` on is taken from the cache.
 
-    def __init__(self, row: Row, prompt: Carried | None, limit: int) -> None:
+    ``ready`` is asked for its forms where they depend on the input; ``member`` is whose row it is where several vote.
+    """
+
+    def __init__(self, row: Row, prompt: Carried | None, limit: int, ready: Ready = NOTHING, member: int = 0) -> None:
         self.row = row
         self.limit = limit
+        self.ready = ready
         self.is_prompt = False
+        self.sums: dict[int, Tensor] = {}  # of the last states of a block of text, by its end
         self.blocks: list[tuple[int, bytes]] = []
         if row.blocks and row.blocks[0][0] == 0:
             form = row.blocks[0][1]
             if prompt is not None and isinstance(form, Embedded) and form.length:
                 self.is_prompt = True
-                self.blocks = [(form.length, prompt.content.encode() + b"/first")]
+                self.blocks = [(form.length, f"{prompt.content}/{member}/first".encode())]
         else:
             self.blocks = _text_blocks(row.ids[: row.blocks[0][0] if row.blocks else row.end])
 
@@ -48,13 +61,42 @@ class Beginning:
     def restore(self, decoder: ShelfDecoder, cache: Cache[Any]) -> int:
         """Take from the cache what is there of the row's next blocks; how many elements."""
         found = 0
+        self._begin_anew(self.row.done)
         while (block := self.next()) is not None and block[0] <= self.limit:
             states = cache.get(block[1])
             if states is None:
                 break
-            decoder.restore(self.row, states)
-            found += states[0].shape[2]
+            keys, values, total = states
+            self.sums[block[0]] = total
+            decoder.restore(self.row, (keys, values))
+            found += keys.shape[2]
+        self.settle()
         return found
+
+    def _begin_anew(self, at: int) -> None:
+        if at == 0:  # for the first time, or after it lost its room
+            self.sums.clear()
+
+    def gather(self, elements: Sequence[int], hidden: Float[Tensor, "n H"]) -> None:
+        """Take the last states of these elements."""
+        self._begin_anew(elements[0])
+        before = 0
+        for end, _ in self.blocks:
+            start, stop = max(before, elements[0]), min(end, elements[-1] + 1)
+            if start < stop:
+                part = hidden[start - elements[0] : stop - elements[0]].float().sum(0)
+                self.sums[end] = self.sums[end] + part if end in self.sums else part
+            before = end
+        self.settle()
+
+    def query(self) -> Float[Tensor, " H"]:
+        """The frozen query: the mean of the last states over the text that the row begins with."""
+        return torch.stack(list(self.sums.values())).sum(0) / self.blocks[-1][0]
+
+    def settle(self) -> None:
+        """Ask a prompt that depends on the input for its forms, as soon as the text before it is read."""
+        if self.row.held is not None and self.row.done >= self.row.held:
+            self.row.settle(self.ready.of_input(self.query()))
 
     def is_claimed(self, claims: Collection[bytes]) -> bool:
         """Whether another row computes the next block in this very step: then it is there in the next."""
@@ -81,7 +123,7 @@ class Beginning:
         """Put the blocks that were computed with these elements into the cache."""
         for start, end, key in self.computed(elements):
             if key not in cache:
-                states = decoder.keep(self.row, start, end)
+                states = (*decoder.keep(self.row, start, end), self.sums[end])
                 cache.put(key, states, sum(t.numel() * t.element_size() for t in states))
 
 

@@ -12,8 +12,10 @@ from typing import Any
 from epigraph.base import Base
 from epigraph.errors import Unsupported
 from epigraph.serve.answers import LEAST, Delta, Likely, Scored
+from epigraph.serve.auto import as_named, routable
 from epigraph.serve.faults import bad
-from epigraph.serve.rendering import Asked, Rendered, Renderer
+from epigraph.serve.names import ROUTER
+from epigraph.serve.rendering import Asked, Fields, Rendered, Renderer
 from epigraph.serve.served import Served
 from epigraph.serve.service import Exchange, Question
 from epigraph.serve.wire.chat import (
@@ -46,15 +48,25 @@ def shows(request: ChatRequest) -> int | None:
     return (request.top_logprobs or 0) if request.logprobs else None
 
 
-def render(request: ChatRequest, served: Served | None, renderer: Renderer) -> list[Rendered]:
+def texts(request: ChatRequest) -> list[str]:
+    """What a router reads: the last user message, or the fields."""
+    text = request.messages[-1].said if request.messages else None
+    return [routable(text or None, request.fields, raw=request.raw)]
+
+
+def render(request: ChatRequest, answering: Sequence[Served | None], renderer: Renderer) -> list[Rendered]:
     """The one job."""
+    (served,) = answering
+    fields: Fields | None = request.fields
+    if request.model == ROUTER and served is not None:
+        fields = as_named(None, fields, served)[1]
     most = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     asked = Asked(
         sampling=request.sampling(logprobs=shows(request), echo=False),
         most=most,
         raw=request.raw,
         prompt_at=request.places,
-        fields=request.fields,
+        fields=fields,
         special=False,
         truncate=request.truncate,
     )
@@ -125,6 +137,7 @@ def question(request: ChatRequest) -> Question:
         prompts=1,
         choices=request.n or 1,
         shows=shows(request),
+        texts=partial(texts, request),
         render=partial(render, request),
     )
 
@@ -189,12 +202,24 @@ class Shape:
             for index, written in enumerate(self.written)
         ]
         return ChatCompletion(
-            id=exchange.id, created=exchange.created, model=exchange.model, choices=choices, usage=exchange.usage
+            id=exchange.id,
+            created=exchange.created,
+            model=exchange.model,
+            choices=choices,
+            usage=exchange.usage,
+            routes=exchange.routes,
         )
 
     def _chunk(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatChunk:
         exchange = self.exchange
-        return ChatChunk(id=exchange.id, created=exchange.created, model=exchange.model, choices=choices, usage=usage)
+        return ChatChunk(
+            id=exchange.id,
+            created=exchange.created,
+            model=exchange.model,
+            choices=choices,
+            usage=usage,
+            routes=exchange.routes,
+        )
 
 
 def _logprobs(scored: Sequence[Scored]) -> ChatLogprobs:

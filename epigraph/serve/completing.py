@@ -1,12 +1,14 @@
 """POST /v1/completions: from the request to jobs, from pieces of answers to OpenAI's shape."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from epigraph.serve.answers import Delta, Scored
+from epigraph.serve.auto import as_named, routable
 from epigraph.serve.faults import bad
-from epigraph.serve.rendering import Asked, Rendered, Renderer
+from epigraph.serve.names import ROUTER
+from epigraph.serve.rendering import Asked, Fields, Rendered, Renderer
 from epigraph.serve.served import Served
 from epigraph.serve.service import Exchange, Question
 from epigraph.serve.wire.completions import (
@@ -28,10 +30,17 @@ def check(request: CompletionRequest) -> None:
         raise bad("max_tokens is 0, so there is nothing to answer.", "Ask for one or more, or for echo.", param="max_tokens")
 
 
-def render(request: CompletionRequest, served: Served | None, renderer: Renderer) -> list[Rendered]:
+def texts(request: CompletionRequest) -> list[str]:
+    """What a router reads of each prompt. Refused (400) where it is no text."""
+    return [routable(given, fields, raw=request.raw) for given, fields in prompts_of(request)]
+
+
+def render(request: CompletionRequest, answering: Sequence[Served | None], renderer: Renderer) -> list[Rendered]:
     """One job a prompt. The bare base is always asked raw, and so are token ids."""
     rendered = []
-    for given, fields in prompts_of(request):
+    for (given, fields), served in zip(prompts_of(request), answering, strict=True):
+        if request.model == ROUTER:
+            given, fields = as_named(given, fields, served)
         raw = request.raw or served is None or isinstance(given, list)
         if raw and fields:
             raise bad("fields were given, but this request is raw: it has no template.", param="fields")
@@ -55,7 +64,7 @@ def render(request: CompletionRequest, served: Served | None, renderer: Renderer
     return rendered
 
 
-def prompts_of(request: CompletionRequest) -> list[tuple[Given, Mapping[str, str] | None]]:
+def prompts_of(request: CompletionRequest) -> list[tuple[Given, Fields | None]]:
     """Each prompt with its fields; one of the two may be given once for all."""
     prompt, fields = request.prompt, request.fields
     given: list[Given]
@@ -79,6 +88,7 @@ def question(request: CompletionRequest) -> Question:
         prompts=len(prompts_of(request)),
         choices=request.n or 1,
         shows=request.logprobs,
+        texts=partial(texts, request),
         render=partial(render, request),
     )
 
@@ -127,7 +137,14 @@ class Shape:
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | None = None) -> Completion:
         exchange = self.exchange
-        return Completion(id=exchange.id, created=exchange.created, model=exchange.model, choices=choices, usage=usage)
+        return Completion(
+            id=exchange.id,
+            created=exchange.created,
+            model=exchange.model,
+            choices=choices,
+            usage=usage,
+            routes=exchange.routes,
+        )
 
     def _choice(self, index: int, text: str, scored: Sequence[Scored], end: Delta | None) -> CompletionChoice:
         return CompletionChoice(

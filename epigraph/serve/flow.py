@@ -12,13 +12,13 @@ from anyio import to_thread
 
 from epigraph.serve.backend import Backend, Ticket
 from epigraph.serve.faults import Refused, refusal_at_end
-from epigraph.serve.work import Classification, EndEvent, Event, Generation
+from epigraph.serve.work import EndEvent, Event, Generation, Job
 
 
 class Flow:
     """Jobs under way. ``seconds`` is how long all of them together may take."""
 
-    def __init__(self, backend: Backend, jobs: Sequence[Generation | Classification], *, seconds: float) -> None:
+    def __init__(self, backend: Backend, jobs: Sequence[Job], *, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._deadline = self._loop.time() + seconds

@@ -10,8 +10,8 @@ from torch import Tensor
 from epigraph.base import Base
 from epigraph.engine.decoding import VECTOR, Row
 from epigraph.errors import EpigraphError
-from epigraph.prompts import Form
 from epigraph.serve.beginnings import Beginning
+from epigraph.serve.prompts import Ready
 from epigraph.serve.request import Request
 from epigraph.serve.sampling import ROWS, Sampler, describe
 from epigraph.serve.spelling import Speller
@@ -50,7 +50,7 @@ class Echo:
 class Choice:
     """One of the n sequences of a generation."""
 
-    def __init__(self, request: Request, number: int, forms: Sequence[Form], base: Base) -> None:
+    def __init__(self, request: Request, number: int, ready: Ready, base: Base) -> None:
         job = request.job
         assert isinstance(job, Generation)
         self.order = 0  # of arrival
@@ -58,11 +58,11 @@ class Choice:
         self.number = number
         self.sampling = job.sampling
         self.base = base
-        self.row = Row(job.segments, forms)
+        self.row = Row(job.segments, ready.forms, waits=ready.dependent is not None)
         self.last = self.row.last if self.sampling.max_tokens else self.row.end - 1
         wants_echo = self.sampling.echo and self.sampling.logprobs is not None
         self.echo = Echo(self.row) if wants_echo else None
-        self.beginning = Beginning(self.row, job.prompt, 0 if wants_echo else self.last)
+        self.beginning = Beginning(self.row, job.prompt, 0 if wants_echo else self.last, ready)
         self.sampler = Sampler(self.sampling, number)
         self.speller = Speller(base.detokenize, self.sampling.stop)
         self.generated = 0

@@ -1,4 +1,9 @@
-"""Rows of a classification: every row is read once, its label tree behind it, and gives the probability of every label."""
+"""Rows of a classification: each is read once, its labels or choices behind it, and gives the probability of every one.
+
+    p(label | row) = 1/S Σ_s p_s(label | row)        over the S members of a prompt that is an ensemble (``engine/voting.py``)
+
+A reading has rows as well: nothing hangs behind them, and they give the mean of their states.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,24 +15,26 @@ from torch import Tensor
 from epigraph.engine.decoding import Row
 from epigraph.engine.trunk import Trunk
 from epigraph.errors import Corrupt, EpigraphError
-from epigraph.prompts import Form
 from epigraph.serve.beginnings import Beginning
+from epigraph.serve.prompts import Ready
 from epigraph.serve.request import Request
-from epigraph.serve.work import Classification, EndEvent, LabelEvent, Reason
+from epigraph.serve.tails import ChoiceTail, LabelTail, Tail
+from epigraph.serve.work import Classification, EndEvent, Generation, Job, LabelEvent, QueryEvent, Reading, Reason
 from epigraph.tasks.encode import Encoded
 
 
 class LabelRow:
-    """One row: what it reads, and the states at the branching nodes of its tree."""
+    """One row as one member reads it, and the states at the places that its tail reads."""
 
-    def __init__(self, labelling: "Labelling", number: int, row: Encoded, forms: Sequence[Form]) -> None:
-        job = labelling.job
+    def __init__(self, labelling: "Labelling", number: int, row: Encoded, member: int, tail: Tail | None) -> None:
         self.labelling = labelling
         self.number = number
-        self.row = Row(row.segments, forms, job.tree)
+        self.tail = tail
+        ready = labelling.ready
+        self.row = Row(row.segments, ready.members[member], tail, waits=ready.dependent is not None)
         before = self.row.last
-        self.reads = [before if n < 0 else self.row.end + n for n in job.tree.reads]
-        self.beginning = Beginning(self.row, job.prompt, before)
+        self.reads = [before if n < 0 else self.row.end + n for n in tail.reads] if tail else []
+        self.beginning = Beginning(self.row, labelling.job.prompt, before, ready, member)
         self.states: dict[int, Tensor] = {}
         self.reused = 0
 
@@ -41,6 +48,11 @@ class LabelRow:
         """Positions it takes."""
         return len(self.row.ids)
 
+    @property
+    def longest(self) -> int:
+        """Positions of its longest branch, the text included."""
+        return self.row.end + max(self.tail.fed_depths if self.tail else (), default=0)
+
     def read(self, elements: Sequence[int], hidden: Float[Tensor, "n H"]) -> None:
         """Keep the states that are read."""
         place = {element: n for n, element in enumerate(elements)}
@@ -50,34 +62,43 @@ class LabelRow:
 class Labelling:
     """A classification: its rows, those not begun yet, and what the others gave."""
 
-    def __init__(self, request: Request, forms: Sequence[Form]) -> None:
-        assert isinstance(request.job, Classification)
+    def __init__(self, request: Request, ready: Ready) -> None:
+        assert not isinstance(request.job, Generation)
         self.request = request
         self.job = request.job
-        self.waiting = deque(LabelRow(self, number, row, forms) for number, row in enumerate(self.job.rows))
-        self.found: dict[int, tuple[float, ...]] = {}
+        self.ready = ready
+        self.rows = rows_of(self.job)
+        tails = _tails(self.job, self.rows)
+        self.waiting = deque(
+            LabelRow(self, number, row, member, tail)
+            for number, (row, tail) in enumerate(zip(self.rows, tails, strict=True))
+            for member in range(len(ready.members))
+        )
+        self.left = len(self.waiting)
+        self.found: dict[int, Tensor] = {}
         self.virtual = sum(row.row.virtual for row in self.waiting)
-        self.tokens = sum(row.row.end for row in self.waiting) - self.virtual
+        self.tokens = sum(sum(map(len, row.segments)) for row in self.rows)
         self.reused = 0
 
-    @property
-    def most(self) -> int:
-        """Positions its longest row takes."""
-        return max((row.most for row in self.waiting), default=0)
-
-    def take(self, row: LabelRow, probabilities: tuple[float, ...]) -> None:
-        """A row is done."""
-        self.found[row.number] = probabilities
+    def take(self, row: LabelRow, found: Float[Tensor, " C"]) -> None:
+        """A row is done, for one member."""
+        share = found / len(self.ready.members)
+        self.found[row.number] = self.found[row.number] + share if row.number in self.found else share
+        self.left -= 1
         self.reused += row.reused
 
     @property
     def complete(self) -> bool:
         """Whether every row is done."""
-        return len(self.found) == len(self.job.rows)
+        return not self.left
 
     def finish(self) -> None:
         """Report all rows."""
-        self.request.tell(LabelEvent(tuple(self.found[n] for n in range(len(self.job.rows)))))
+        found = [self.found[n] for n in range(len(self.rows))]
+        if isinstance(self.job, Reading):
+            self.request.tell(QueryEvent(torch.stack(found)))
+        else:
+            self.request.tell(LabelEvent(tuple(tuple(one.tolist()) for one in found)))
         self.end("stop")
 
     def end(self, reason: Reason, error: EpigraphError | None = None) -> None:
@@ -86,17 +107,40 @@ class Labelling:
         self.request.end(EndEvent(0, reason, None, self.tokens, 0, error, self.virtual, self.reused))
 
 
-def label_probabilities(trunk: Trunk, rows: Sequence[LabelRow]) -> Iterator[tuple[LabelRow, tuple[float, ...] | Corrupt]]:
-    """The probabilities of rows that are read, those of one tree together; for a row whose states are no numbers, its error."""
-    trees = {id(row.labelling.job.tree): row.labelling.job.tree for row in rows}
-    for key, tree in trees.items():
-        own = [row for row in rows if id(row.labelling.job.tree) == key]
-        states = torch.stack([row.states[i] for row in own for i in row.reads])
-        logits = trunk.logits(states, tree.trie.tokens, tree.rows).view(len(own), len(tree.reads), -1)
-        node = torch.arange(len(tree.reads), device=logits.device)[None].expand(len(own), -1)
-        found = tree.labels(tree.children(logits, node)).exp()
-        for row, one in zip(own, found.tolist(), strict=True):
-            yield row, tuple(one) if all(0 <= p <= 1.0001 for p in one) else not_numbers(row.request)
+def rows_of(job: Classification | Reading) -> Sequence[Encoded]:
+    """The rows that are read."""
+    return job.rows if isinstance(job, Classification) else [Encoded((text,)) for text in job.texts]
+
+
+def segments_of(job: Job) -> list[tuple[tuple[int, ...], ...]]:
+    """The segments of everything that is read."""
+    return [job.segments] if isinstance(job, Generation) else [row.segments for row in rows_of(job)]
+
+
+def _tails(job: Classification | Reading, rows: Sequence[Encoded]) -> list[Tail | None]:
+    if isinstance(job, Reading):
+        return [None] * len(rows)
+    if job.tree is None:
+        return [ChoiceTail(row.choices) for row in rows]
+    return [LabelTail(job.tree, job.verdicts)] * len(rows)
+
+
+def answers_of(trunk: Trunk, rows: Sequence[LabelRow]) -> Iterator[tuple[LabelRow, Float[Tensor, " C"] | Corrupt]]:
+    """What rows give that are read, those of one tail together; for a row whose states are no numbers, its error."""
+    groups: dict[int, list[LabelRow]] = {}
+    for row in rows:
+        if row.tail is None:
+            yield row, row.beginning.query().cpu()
+        else:
+            groups.setdefault(row.tail.group, []).append(row)
+    for own in groups.values():
+        tail = own[0].tail
+        assert tail is not None
+        states = torch.stack([torch.stack([row.states[i] for i in row.reads]) for row in own])
+        found = tail.probabilities(trunk, states).cpu()
+        right = ((found >= 0) & (found <= 1.0001)).all(1).tolist()
+        for row, one, ok in zip(own, found, right, strict=True):
+            yield row, one if ok else not_numbers(row.request)
 
 
 def not_numbers(request: Request) -> Corrupt:

@@ -2,7 +2,7 @@
 
 from epigraph.errors import NotFound
 from epigraph.serve.keys import Key
-from epigraph.serve.names import read_model, unknown_model
+from epigraph.serve.names import ROUTER, read_model, unknown_model
 from epigraph.serve.service import Service
 from epigraph.serve.shelf import Listed
 from epigraph.serve.wire.models import ModelCard, ModelList
@@ -11,12 +11,17 @@ from epigraph.serve.wire.models import ModelCard, ModelList
 def models(service: Service, key: Key) -> ModelList:
     """All of them."""
     cards = [_base(service)] if key.may_use(None) else []
+    cards += [_router(service)] if service.signpost.candidates(key) is not None else []
     cards += [_card(service, listed) for listed in service.shelf.listed() if key.may_use(listed.id)]
     return ModelList(data=cards)
 
 
 def model(service: Service, key: Key, name: str) -> ModelCard:
     """One of them; versions such as routing@3 as well. Refused (404) if there is none."""
+    if name == ROUTER:
+        if service.signpost.candidates(key) is None:
+            raise unknown_model(name, "The library has no router for this base.")
+        return _router(service)
     reference = read_model(name, service.base.name)
     key.check(reference)
     if reference is None:
@@ -30,6 +35,11 @@ def model(service: Service, key: Key, name: str) -> ModelCard:
 def _base(service: Service) -> ModelCard:
     name = service.base.name
     return ModelCard(id=name, created=service.created, root=name, parent=None, max_model_len=service.base.context)
+
+
+def _router(service: Service) -> ModelCard:
+    base = service.base
+    return ModelCard(id=ROUTER, created=service.created, root=ROUTER, parent=base.name, max_model_len=base.context)
 
 
 def _card(service: Service, listed: Listed) -> ModelCard:

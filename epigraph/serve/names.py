@@ -4,7 +4,7 @@ SmolLM2-135M-Instruct-Q4_1 | base    the bare base
 routing | routing@latest             the newest version
 routing@3                            one version, for ever
 routing@prod                         the version that the alias means now
-auto                                 reserved for a router
+auto                                 the prompt that the library's router names for each text (``auto``)
 """
 
 from epigraph.errors import NameRefused
@@ -19,14 +19,6 @@ def read_model(model: str, base: str) -> str | None:
     """The reference of a prompt, or None for the bare base. Refused (404) if it can be neither."""
     if model in (base, BARE):
         return None
-    if model == ROUTER:
-        raise Refused(
-            404,
-            "model 'auto' is reserved for a router, which this server does not have.",
-            "Name a prompt; GET /v1/models lists them.",
-            code="model_not_found",
-            param="model",
-        )
     try:
         split_reference(model)
     except NameRefused as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from epigraph.base import Base
+from epigraph.errors import DataError
 from epigraph.prompts import KeyValue
 from epigraph.serve.faults import Refused, bad
 from epigraph.serve.pieces import Pieces
@@ -18,8 +19,11 @@ from epigraph.serve.served import Served
 from epigraph.serve.work import Classification, Generation, Sampling
 from epigraph.tasks.encode import Encoded, Encoder, answer_text
 from epigraph.tasks.row import Row
+from epigraph.tasks.rows import row_of
 
 Segments = tuple[tuple[int, ...], ...]
+Fields = Mapping[str, str | list[str]]
+CHOICES = "choices"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ class Rendered:
     """What ``echo`` gives back."""
     trimmed: bool = False
     """White space around the answer is left away, as ``predict`` does."""
+    row: Row | None = None
+    """What is answered by probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,7 @@ class Asked:
     """Tokens of an answer that were asked for; None: as many as fit the task."""
     raw: bool = False
     prompt_at: tuple[int, ...] | None = None
-    fields: Mapping[str, str] | None = None
+    fields: Fields | None = None
     special: bool | None = None
     """Whether the tokenizer's beginning token is put before a text; None: on the bare base it is."""
     truncate: bool = False
@@ -77,14 +83,13 @@ class Renderer:
             raise bad(
                 "prompt_at is for raw requests; here the task's template says it.", "Add raw: true.", param="prompt_at"
             )
-        row = Row(fields=fill_fields(served, text, asked.fields or {}))
-        answer = self._answer_room(served, asked)
-        encoded = self._encode(served, row, answer, before, truncate=asked.truncate)
-        if served.trie is not None:
+        row = fill_fields(served, text, asked.fields or {})
+        if not served.task.writes:
             if asked.sampling.echo:
                 raise bad("a classification prompt answers a label, there is nothing to echo.", param="echo")
-            job = self._labelling(served, encoded)
-            return Rendered(job=job, tokens=encoded.length, virtual=served.virtual, served=served)
+            return self._labelling(served, row, before, truncate=asked.truncate)
+        answer = min(served.output_tokens, self.ceiling) if asked.most is None else self._bounded(asked.most)
+        encoded = self._encode(served, row, answer, before, truncate=asked.truncate)
         if asked.sampling.echo and encoded.segments[0]:
             raise bad(
                 f"echo was asked, but prompt {served.reference!r} does not stand first: "
@@ -92,7 +97,7 @@ class Renderer:
                 "Send a raw request with prompt_at, or leave echo out.",
                 param="echo",
             )
-        sampling = replace(asked.sampling, max_tokens=answer)
+        sampling = replace(asked.sampling, max_tokens=answer, stop=(*asked.sampling.stop, *served.task.stop))
         writing = Generation(segments=encoded.segments, prompt=served.carried, sampling=sampling)
         said = self.base.detokenize([token for segment in encoded.segments for token in segment])
         return Rendered(
@@ -104,38 +109,48 @@ class Renderer:
             trimmed=not asked.sampling.echo,
         )
 
-    def rows(self, served: Served, rows: Sequence[Encoded]) -> Classification:
+    def rows(self, served: Served, rows: Sequence[Row], *, truncate: bool, before: Sequence[int] = ()) -> Classification:
         """One job that classifies all these rows."""
-        assert served.tree is not None
-        return Classification(rows=tuple(rows), prompt=served.carried, tree=served.tree)
+        room, asked = _label_room(served), served.asked(rows)
+        encoded = [self._encode(served, row, room, before, truncate=truncate) for row in asked]
+        if not served.task.knows_labels:
+            encoded = [replace(e, choices=self._choices(served, row)) for e, row in zip(encoded, asked, strict=True)]
+        return Classification(rows=tuple(encoded), prompt=served.carried, tree=served.tree, verdicts=served.verdicts)
 
-    def row(self, served: Served, text: str | None, fields: Mapping[str, str], *, truncate: bool) -> Encoded:
-        """One text to classify."""
-        row = Row(fields=fill_fields(served, text, fields))
-        return self._encode(served, row, _label_room(served), (), truncate=truncate)
+    def _choices(self, served: Served, row: Row) -> Segments:
+        template, closing = served.task.template, self._closing(served)
+        said = [self.base.tokenize(answer_text(template, text, closing)) for text in row.choices]
+        return tuple(tuple(ids[: served.output_tokens]) for ids in said)
 
-    def _labelling(self, served: Served, row: Encoded) -> Generation | Classification:
+    def _labelling(self, served: Served, row: Row, before: Sequence[int], *, truncate: bool) -> Rendered:
         if self.computes_here:
-            return self.rows(served, [row])
+            job: Classification | Constrained = self.rows(served, [row], truncate=truncate, before=before)
+            assert isinstance(job, Classification)
+            tokens = length_of(job.rows[0])
+        else:
+            job = self._constrained(served, row, before, truncate=truncate)
+            tokens = sum(map(len, job.segments))
+        return Rendered(job=job, tokens=tokens, virtual=served.virtual, served=served, row=row)
+
+    def _constrained(self, served: Served, row: Row, before: Sequence[int], *, truncate: bool) -> Constrained:
         assert served.trie is not None
-        closing = self.base.chat_frame()[1] if served.task.chat else ""
+        encoded = self._encode(served, row, _label_room(served), before, truncate=truncate)
+        closing = self._closing(served)
         words = {answer_text(served.task.template, words, closing): label for label, words in served.task.labels.items()}
         sampling = Sampling(max_tokens=max(map(len, served.trie.paths)) + 1, temperature=0.0)
-        return Constrained(segments=row.segments, prompt=served.carried, sampling=sampling, words=words)
+        return Constrained(segments=encoded.segments, prompt=served.carried, sampling=sampling, words=words)
 
-    def _answer_room(self, served: Served, asked: Asked) -> int:
-        if served.trie is not None:
-            return _label_room(served)
-        return min(served.output_tokens, self.ceiling) if asked.most is None else self._bounded(asked.most)
+    def _closing(self, served: Served) -> str:
+        return self.base.chat_frame()[1] if served.task.chat else ""
 
     def _encode(self, served: Served, row: Row, answer: int, before: Sequence[int], *, truncate: bool) -> Encoded:
-        room = self.base.context - served.virtual - answer - len(before)
+        room = self.base.context - served.stands - answer - len(before)
         if room <= 0:
-            raise self._too_long(len(before), served.virtual, answer)
+            raise self._too_long(len(before), served.stands, answer)
         encoded = Encoder(served.task.template, self.base, room, bos=not before, chat=served.task.chat).encode(row)
         if encoded.truncated and not truncate:
             whole = Encoder(served.task.template, self.base, 1 << 30, bos=not before, chat=served.task.chat).encode(row)
-            raise self._too_long(whole.length + len(before), served.virtual, answer)
+            raise self._too_long(whole.length + len(before), served.stands, answer)
         first, *others = encoded.segments
         return replace(encoded, segments=((*before, *first), *others), lead=0 if before else encoded.lead)
 
@@ -144,7 +159,7 @@ class Renderer:
     def raw(self, served: Served | None, given: str | Sequence[int], asked: Asked) -> Rendered:
         """The tokens as they are, around the prompt if there is one."""
         ids, text = self._ids(given, special=asked.special if asked.special is not None else not (served or asked.raw))
-        virtual = served.virtual if served else 0
+        virtual = served.stands if served else 0
         if served is None and asked.prompt_at is not None:
             raise bad("prompt_at was given, but the bare base has no prompt.", param="prompt_at")
         if served is None and not ids:
@@ -187,14 +202,33 @@ class Renderer:
         )
 
 
-def fill_fields(served: Served, text: str | None, fields: Mapping[str, str]) -> dict[str, str]:
-    """The template's fields: those given by name, and the text in the one that is left. Refused, naming them, otherwise."""
-    names = served.task.template.fields
-    unknown = [name for name in fields if name not in names]
+def length_of(row: Encoded) -> int:
+    """The tokens of a row's own text."""
+    return sum(map(len, row.segments))
+
+
+def fill_fields(served: Served, text: str | None, fields: Fields) -> Row:
+    """The row: fields given by name, the text in the one that is left, its choices. Refused, naming them, otherwise."""
+    columns, known = served.task.columns, served.task.template.fields
+    names = [name for name in known if columns.fields.get(name, name)]
+    offering = (CHOICES, *columns.choices) if columns.choices else ()
+    unknown = [name for name in fields if name not in (*names, *offering)]
     if unknown:
-        raise bad(
-            f"fields {', '.join(map(repr, unknown))} were given; the task has {', '.join(map(repr, names))}.", param="fields"
-        )
+        said = ", ".join(map(repr, [*names, *offering[:1]]))
+        raise bad(f"fields {', '.join(map(repr, unknown))} were given; the task has {said}.", param="fields")
+    lists = [name for name, value in fields.items() if isinstance(value, list) and name not in offering]
+    if lists:
+        raise bad(f"field {lists[0]!r} is a list; it must be a text.", param="fields")
+    whole = _filled(names, text, fields)
+    if not offering:
+        return Row(fields={name: str(value) for name, value in whole.items()})
+    try:
+        return row_of(whole, columns, known)
+    except DataError as error:
+        raise bad(error.message, error.hint, param="fields") from error
+
+
+def _filled(names: Sequence[str], text: str | None, fields: Fields) -> dict[str, str | list[str]]:
     free = [name for name in names if name not in fields]
     if not free and text:
         raise bad("a text was given besides all of the task's fields.", "Leave one of them out.", param="fields")
@@ -211,7 +245,7 @@ def fill_fields(served: Served, text: str | None, fields: Mapping[str, str]) -> 
 
 def _split(served: Served, ids: Sequence[int], asked: Asked) -> Segments:
     """The tokens as segments around the prompt's blocks."""
-    blocks, forms = len(served.carried.forms), served.carried.forms
+    blocks, forms = len(served.outline), served.outline
     places = asked.prompt_at
     if places is None:
         places = tuple(_default_place(served, number, len(ids)) for number in range(blocks))
@@ -240,11 +274,12 @@ def _default_place(served: Served, block: int, length: int) -> int:
     """0 where nothing stood before the block when it was tuned; else the end: for keys and values, before the last token."""
     if not any(served.task.template.segments[: block + 1]):
         return 0
-    return max(0, length - 1) if isinstance(served.carried.forms[block], KeyValue) else length
+    return max(0, length - 1) if isinstance(served.outline[block], KeyValue) else length
 
 
 def _label_room(served: Served) -> int:
-    """Tokens behind the text that must be read to tell the labels apart, as in tuning."""
+    """Tokens behind the text that must be read to tell the labels, or a row's own choices, apart, as in tuning."""
     trie = served.trie
-    assert trie is not None
+    if trie is None:
+        return served.output_tokens
     return max((trie.nodes[node].depth for node in trie.fed), default=0) + 1

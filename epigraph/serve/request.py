@@ -4,15 +4,15 @@ import logging
 from collections.abc import Callable
 
 from epigraph.errors import EpigraphError
-from epigraph.serve.work import Classification, EndEvent, Event, Generation, Listener, Reason
+from epigraph.serve.work import EndEvent, Event, Generation, Job, Listener, Reason
 
 log = logging.getLogger(__name__)
 
 
 class Request:
-    """One ``Generation`` or ``Classification`` with its listener."""
+    """One job with its listener."""
 
-    def __init__(self, job: Generation | Classification, listener: Listener) -> None:
+    def __init__(self, job: Job, listener: Listener) -> None:
         self.job = job
         self.listener = listener
         self.cancelled = False

@@ -14,33 +14,39 @@ from epigraph.base import Base
 from epigraph.errors import NotFound
 from epigraph.library import Library
 from epigraph.serve.answers import Answers, Delta, prompt_tokens
+from epigraph.serve.auto import Signpost, Taken
 from epigraph.serve.backend import Backend
 from epigraph.serve.faults import bad
 from epigraph.serve.flow import Flow
 from epigraph.serve.keys import ANYBODY, Key, Keyring
 from epigraph.serve.log import Log
 from epigraph.serve.meters import Meters, numbers
-from epigraph.serve.names import read_model, unknown_model
+from epigraph.serve.names import BARE, ROUTER, read_model, unknown_model
 from epigraph.serve.pieces import Pieces
 from epigraph.serve.rendering import Rendered, Renderer
 from epigraph.serve.served import Served, prepare
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.shelf import Shelf
-from epigraph.serve.wire.shape import Usage, usage_of
+from epigraph.serve.wire.shape import RouteTaken, Usage, usage_of
 
 GIGABYTE = 10**9
-Render = Callable[[Served | None, Renderer], list[Rendered]]
+Render = Callable[[Sequence[Served | None], Renderer], list[Rendered]]
+"""From what answers each prompt to its job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A request for answers: how many prompts it has, how many answers each (``choices``), how many logprobs a token."""
+    """A request for answers: how many prompts it has, how many answers each (``choices``), how many logprobs a token.
+
+    ``texts`` are what a router reads of each prompt; Refused (400) where there is no text.
+    """
 
     prefix: str
     model: str
     prompts: int
     choices: int
     shows: int | None
+    texts: Callable[[], list[str]]
     render: Render
 
 
@@ -59,6 +65,7 @@ class Exchange:
     started: float = field(default_factory=time.perf_counter)
     completion: int = 0
     reused: int = 0
+    routes: list[RouteTaken] | None = None
 
     @property
     def usage(self) -> Usage:
@@ -114,6 +121,14 @@ class Service:
         self.shelf = Shelf(self.library, self._prepare, fingerprint=base.fingerprint, budget=int(config.memory * GIGABYTE))
         self.pieces = Pieces(base)
         self.renderer = Renderer(base, self.pieces, ceiling=config.tokens, computes_here=computes_here)
+        self.signpost = Signpost(
+            self.library,
+            base,
+            backend if computes_here else None,
+            least=config.min_route,
+            otherwise=config.otherwise,
+            seconds=config.timeout,
+        )
         self.keyring = Keyring(Path(config.keys)) if config.keys else None
         self.meters = Meters(self._numbers)
         self.log = log or Log(texts=config.texts)
@@ -139,23 +154,42 @@ class Service:
         """What ``model`` names; None for the bare base. Loaded in a thread, so that nobody waits who need not."""
         reference = read_model(model, self.base.name)
         key.check(reference)
-        if reference is None:
-            return None
+        return None if reference is None else await self.load(reference)
+
+    async def load(self, reference: str) -> Served:
+        """A prompt of the library. Refused (404) if there is none."""
         try:
             return await to_thread.run_sync(self.shelf.get, reference)
         except NotFound as error:
-            raise unknown_model(model) from error
+            raise unknown_model(reference) from error
+
+    async def sent(self, taken: Taken) -> Served | None:
+        """What a router sent a text to; None for the bare base. Refused (404) for nobody."""
+        if taken.sure:
+            return await self.load(taken.prompt)
+        if taken.prompt == BARE:
+            return None
+        raise taken.refusal
 
     async def begin(self, key: Key, asked: Question) -> Exchange:
         """Render a request and hand its jobs to the backend. Refused with a status of its own where that cannot be."""
         self.check_size(asked.prompts, asked.choices)
-        served = await self.find(key, asked.model)
-        rendered = await to_thread.run_sync(asked.render, served, self.renderer)
+        routes: list[RouteTaken] | None = None
+        model = asked.model
+        if model == ROUTER:
+            taken = await self.signpost.routes(key, asked.texts())
+            answering = [await self.sent(one) for one in taken]
+            routes = [one.said for one in taken]
+            model = taken[0].model if len({one.model for one in taken}) == 1 else ROUTER
+        else:
+            answering = [await self.find(key, model)] * asked.prompts
+        rendered = await to_thread.run_sync(asked.render, answering, self.renderer)
         flow = Flow(self.backend, [one.job for one in rendered], seconds=self.config.timeout)
         await flow.start()
         return Exchange(
             id=f"{asked.prefix}-{uuid4().hex}",
-            model=asked.model,
+            model=model,
+            routes=routes,
             created=int(time.time()),
             rendered=rendered,
             choices=asked.choices,

@@ -10,6 +10,7 @@ from epigraph.config import setting
 from epigraph.errors import ConfigError
 
 ENGINES = ("local", "vllm")
+OTHERWISE = ("refuse", "base")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class ServeConfig:
     memory: float = setting(1.0, "gigabytes for prompts; as many each for what is computed of prompts and of texts")
     forget: bool = setting(False, "keep no states of texts for later requests")
     origins: str = setting("", "browser origins that may call (CORS), with commas; by default none")
+    min_route: float = setting(0.5, "model auto: the router's confidence below which a text goes to no prompt")
+    otherwise: str = setting("refuse", "model auto: what then: refuse (404), or base, the bare base answers")
     texts: bool = setting(False, "write users' texts into the log; by default they are left out")
 
     def __post_init__(self) -> None:
@@ -42,6 +45,8 @@ class ServeConfig:
                 f"--engine {self.engine} was asked {'without' if not self.at else 'with'} --at.",
                 "Give --engine vllm and --at URL together.",
             )
+        if self.otherwise not in OTHERWISE:
+            raise ConfigError(f"otherwise {self.otherwise!r} is not known.", f"Choose one of: {', '.join(OTHERWISE)}.")
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ConfigError(f"--at has {url!r}, which is no URL.", "It looks like http://127.0.0.1:8100.")
@@ -60,6 +65,8 @@ class ServeConfig:
         for name in ("body", "timeout", "memory"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be a positive number.")
+        if not 0 <= self.min_route <= 1:
+            raise ConfigError(f"min-route {self.min_route} was asked; it must lie between 0 and 1.")
         if self.port > 65535:
             raise ConfigError(f"port {self.port} was asked; ports end at 65535.")
 

@@ -143,7 +143,7 @@ class Shelf:
         except NotFound:
             return None
         card = self._card(spot)
-        if card is None or card.base.fingerprint != self.fingerprint:
+        if card is None or card.base.fingerprint != self.fingerprint or not card.task:  # a universal prompt answers nothing
             return None
         return Listed(id=reference, root=spot.reference, created=_seconds(card), card=card)
 

@@ -20,6 +20,7 @@ from epigraph.serve.work import (
     EndEvent,
     Event,
     Generation,
+    Job,
     LabelEvent,
     Sampling,
     TokenEvent,
@@ -96,7 +97,7 @@ def serving(engine: Engine, **settings: int) -> Iterator[Batcher]:
         batcher.close(drain=False, timeout=0.0)
 
 
-def ask(batcher: Batcher, job: Generation | Classification, on_token: Callable[[int], None] | None = None) -> Ear:
+def ask(batcher: Batcher, job: Job, on_token: Callable[[int], None] | None = None) -> Ear:
     """Submit, and listen."""
     ear = Ear(job.sampling.n if isinstance(job, Generation) else 1, on_token)
     ear.ticket = batcher.submit(job, ear)

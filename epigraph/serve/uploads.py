@@ -20,14 +20,14 @@ from epigraph.serve.served import prepare
 from epigraph.serve.wire.models import UploadRequest
 
 
-def take_upload(request: UploadRequest, base: Base, library: Library) -> Card:
+def take_upload(request: UploadRequest, base: Base, library: Library, *, computes_here: bool = True) -> Card:
     """Store the prompt and return its card. Refused (400) with what is wrong."""
     try:
         name = check_name(request.name)
         content = _content(request.prompt)
         refuse_pickle(content, "prompt")
         stored = _read(request.card.encode(), content, library)
-        prepare(stored, base, computes_here=False)
+        prepare(stored, base, computes_here=computes_here)
     except (Corrupt, Diverged, NotFound) as error:
         raise bad(_without_paths(error, library), param="prompt", code="prompt_corrupt") from error
     except Refused:

@@ -25,7 +25,7 @@ from epigraph.base import Base
 from epigraph.errors import ConfigError, EpigraphError, QueueFull, Unsupported
 from epigraph.prompts import Embedded
 from epigraph.serve.rendering import Constrained
-from epigraph.serve.work import Classification, EndEvent, Event, Generation, Listener, Reason, TokenEvent, Top
+from epigraph.serve.work import EndEvent, Event, Generation, Job, Listener, Reason, TokenEvent, Top
 
 CONNECT_SECONDS = 5.0
 NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0}
@@ -103,7 +103,7 @@ class Upstream:
         self._thread.join()
         self._loop.close()
 
-    def submit(self, job: Generation | Classification, listener: Listener) -> Claim:
+    def submit(self, job: Job, listener: Listener) -> Claim:
         """Send a job. QueueFull if too many are under way, Unsupported for what vLLM cannot do."""
         body = self.body(job)
         claim = Claim(self._loop)
@@ -123,9 +123,9 @@ class Upstream:
 
     # ---- what is sent ------------------------------------------------------------------------------------------------
 
-    def body(self, job: Generation | Classification) -> dict[str, Any]:
+    def body(self, job: Job) -> dict[str, Any]:
         """The request for vLLM. Unsupported for keys and values, probabilities and echoes, each with the way out."""
-        if isinstance(job, Classification):
+        if not isinstance(job, Generation):
             raise Unsupported("vLLM gives no label probabilities.", "Run epigraph serve without --engine vllm.")
         if job.sampling.echo:
             raise Unsupported("vLLM echoes no embedded prompt.", "Leave echo out, or serve without --engine vllm.")

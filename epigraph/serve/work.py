@@ -1,16 +1,20 @@
 """What is asked of the batcher and what it answers: requests, and events in the order in which they come about.
 
 A ``Generation`` gives ``EchoEvent`` (where asked), ``TokenEvent`` …, ``EndEvent`` for each of its n choices; a
-``Classification`` gives one ``LabelEvent`` and one ``EndEvent``. Whatever happens, every choice ends in exactly one ``EndEvent``.
+``Classification`` gives one ``LabelEvent`` and one ``EndEvent``, a ``Reading`` one ``QueryEvent`` and one ``EndEvent``. Whatever
+happens, every choice ends in exactly one ``EndEvent``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from epigraph.engine import Tree
 from epigraph.errors import ConfigError, EpigraphError
-from epigraph.prompts import Form
+from epigraph.prompts import AnyForm
 from epigraph.tasks.encode import Encoded
 
 Top = tuple[tuple[int, float], ...]
@@ -61,11 +65,15 @@ def _check(name: str, value: object, right: bool, wanted: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """A prompt as the server carries it. ``content`` is the sha256 of its tensors: what is kept of it is kept under that."""
+    """A prompt as the server carries it. ``content`` is the sha256 of its tensors: what is kept of it is kept under that.
+
+    ``members`` prompts vote where there are more than one: then ``forms`` holds theirs, one prompt after another.
+    """
 
     name: str
     content: str
-    forms: tuple[Form, ...]
+    forms: tuple[AnyForm, ...]
+    members: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +87,27 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """Label probabilities of rows with one prompt."""
+    """Label probabilities of rows with one prompt; without a tree those of the choices that each row has.
+
+    With ``verdicts`` (see ``tasks/verdicts.py``) every label has a probability of its own.
+    """
 
     rows: tuple[Encoded, ...]
     prompt: Carried | None
-    tree: Tree
+    tree: Tree | None
+    verdicts: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The frozen query of each text: the mean of the last layer's states over it."""
+
+    texts: tuple[tuple[int, ...], ...]
+
+    prompt = None
+
+
+Job = Generation | Classification | Reading
 
 
 @dataclass(frozen=True)
@@ -116,9 +140,16 @@ class EchoEvent:
 
 @dataclass(frozen=True)
 class LabelEvent:
-    """The probability of every label, in the order of the tree's, for every row."""
+    """The probability of every label, in the order of the tree's, or of every choice, for every row."""
 
     probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class QueryEvent:
+    """The query of every text, fp32 on the CPU."""
+
+    queries: Float[Tensor, "N H"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +169,7 @@ class EndEvent:
     reused_tokens: int = 0
 
 
-Event = TokenEvent | EchoEvent | LabelEvent | EndEvent
+Event = TokenEvent | EchoEvent | LabelEvent | QueryEvent | EndEvent
 Listener = Callable[[Event], None]
 
 

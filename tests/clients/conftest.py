@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,14 +27,13 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     import json
 
-    import torch
-
+    import epigraph
     from epigraph.base import load_base
     from epigraph.base.toy import toy_base
-    from epigraph.library import Card, Library
-    from epigraph.model import facts
-    from epigraph.prompts import Embedded
+    from epigraph.engine import Engine
+    from epigraph.library import Library
     from epigraph.tasks.task import Task
+    from epigraph.tuning.surroundings import Surroundings
 
     root = tmp_path_factory.mktemp("served")
     toy = toy_base(seed=3)
@@ -42,18 +41,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     toy.model.save_pretrained(root / "base")
     toy.tokenizer.save_pretrained(root / "base")
     base = load_base(root / "base", dtype="float32")
-    task = Task.from_rows(["a", "b"], ["c", "d"], kind="generation", template="{prompt}{text}\nOutput:")
-    vectors = Embedded(3 * torch.randn(3, base.hidden, generator=torch.Generator().manual_seed(5)))
-    card = Card(
-        name="first",
-        kind="token",
-        place="first",
-        trained_parameters=1,
-        base=facts(base),
-        task=task.to_dict(),
-        settings={"output_tokens": 8},
-    )
-    Library(root / "library").add("first", [vectors], card)
+    rows = [f"what is {i}" for i in range(24)]
+    task = Task.from_rows(rows, [str(i) for i in range(24)], kind="generation", template="{prompt}{text}\nOutput:")
+    task = replace(task, output_tokens=8)
+    config = epigraph.TuneConfig(kind="token", length=3, start="random", rate=0.5, epochs=8)
+    engine, around = Engine(base, keep=False), Surroundings(runs=root / "runs")
+    tuned = epigraph.tune(base, task, config, name="first", engine=engine, around=around).prompt.stored
+    Library(root / "library").add("first", tuned.forms, tuned.card)
     flags = ["--base", str(root / "base"), "--library", str(root / "library"), "--dtype", "float32", "--port", "0", "--json"]
     command = [sys.executable, "-m", "epigraph", "serve", *flags]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OPENAI_API_KEY": "none"})

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from epigraph.base import load_base
+from epigraph.engine import Engine, generate
 from epigraph.engine.plain import plain_states
 from epigraph.library import Library
 from epigraph.model import load
+from epigraph.prompts import Embedded
 from epigraph.tasks.encode import Encoded
 
 ROWS = [{"question": f"what is {i}", "good": f" {i}", "bad": " no"} for i in range(4)]
@@ -25,6 +27,7 @@ test_split: test
 output_type: multiple_choice
 doc_to_text: "{{question}}"
 doc_to_choice: "{{[good, bad]}}"
+target_delimiter: ""
 doc_to_target: 0
 metric_list: [{metric: acc}]
 """
@@ -50,8 +53,8 @@ def tasks(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluate(served: Any, tasks: Path, task: str, model: str) -> list[Any]:
-    """What the harness got, a list of responses a row."""
+def evaluate(served: Any, tasks: Path, task: str, model: str, *, ids: bool = True) -> list[Any]:
+    """What the harness got, a list of responses a row. It sends token ``ids`` unless it is told to send text."""
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -61,6 +64,7 @@ def evaluate(served: Any, tasks: Path, task: str, model: str) -> list[Any]:
         "tokenizer": str(served.base),
         "num_concurrent": 1,
         "max_length": 512,
+        "tokenized_requests": ids,
     }
     found = lm_eval.simple_evaluate(
         model="local-completions",
@@ -97,9 +101,20 @@ def test_log_likelihoods_are_those_under_the_prompt(served: Any, tasks: Path) ->
             assert abs(value - bare_value) > 1e-3
 
 
-def test_generations_are_the_prompts_own(served: Any, tasks: Path) -> None:
-    found = [responses[0][0] for responses in evaluate(served, tasks, "local_writing", "first")]
+def test_generations_from_token_ids_go_on_from_the_prompt_and_nothing_else(served: Any, tasks: Path) -> None:
+    found, bare = (evaluate(served, tasks, "local_writing", model) for model in ("first", "base"))
+    engine = Engine(load_base(served.base, dtype="float32"), keep=False)
+    nothing = [Embedded(torch.zeros(0, engine.base.hidden))]
+    for responses, forms in ((found, Library(served.library).get("first").forms), (bare, nothing)):
+        rows = [Encoded(((), tuple(engine.base.tokenize(row["question"])))) for row in ROWS]
+        said = [engine.base.detokenize(ids) for ids in generate(engine, rows, forms, 6)]
+        assert [one[0][0] for one in responses] == said
+    assert found != bare
+
+
+def test_generations_from_texts_go_through_the_tasks_template(served: Any, tasks: Path) -> None:
+    found = evaluate(served, tasks, "local_writing", "first", ids=False)
     model = load(Library(served.library).folder("first"), load_base(served.base, dtype="float32"))
     model.method.output_tokens = 6
-    meant = [one.output or "" for one in model.predict([row["question"] for row in ROWS])]
-    assert [text.strip() for text in found] == meant
+    meant = [one.output for one in model.predict([row["question"] for row in ROWS])]
+    assert [one[0][0] for one in found] == meant

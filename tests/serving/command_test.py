@@ -68,6 +68,8 @@ def test_a_key_is_made_and_shown_once(cli: Any, tmp_path: Path) -> None:
         (["--queue", "0"], "at least 1"),
         (["--body", "-1"], "positive"),
         (["--port", "99999"], "65535"),
+        (["--min-route", "1.5"], "between 0 and 1"),
+        (["--otherwise", "guess"], "refuse, base"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(cli: Any, flags: list[str], words: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from epigraph.base.toy import toy_base
 from epigraph.engine import Engine
 from epigraph.library import Card, Library
 from epigraph.model import PromptModel, facts
-from epigraph.prompts import Embedded, Form, KeyValue
+from epigraph.prompts import AnyForm, Embedded, KeyValue
 from epigraph.serve.app import create_app
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.log import Log
@@ -46,7 +46,7 @@ class House:
     def library(self) -> Library:
         return Library(self.root)
 
-    def add(self, name: str, task: Task, forms: list[Form], place: str = "last", **changes: Any) -> Card:
+    def add(self, name: str, task: Task | None, forms: Sequence[AnyForm], place: str = "last", **changes: Any) -> Card:
         kind = "kv" if isinstance(forms[0], KeyValue) else "token"
         card = Card(
             name=name,
@@ -54,7 +54,7 @@ class House:
             place=place,  # type: ignore[arg-type]
             trained_parameters=1,
             base=facts(self.base),
-            task=task.to_dict(),
+            task={} if task is None else task.to_dict(),
             settings={"output_tokens": 6},
         )
         return self.library.add(name, forms, replace(card, **changes))

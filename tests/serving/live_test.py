@@ -10,7 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from epigraph.serve.app import create_app
-from epigraph.serve.work import Classification, EndEvent, LabelEvent, Listener
+from epigraph.serve.rendering import fill_fields
+from epigraph.serve.work import EndEvent, LabelEvent, Listener
 from tests.serving.conftest import House, kv, labelled, vectors, written
 
 
@@ -170,9 +171,9 @@ def test_a_listener_hears_of_labels_then_of_the_end(house: House) -> None:
         if isinstance(event, EndEvent):
             over.set()
 
-    row = service.renderer.row(served, "a dog", {}, truncate=False)
+    row = fill_fields(served, "a dog", {})
     assert served.tree is not None
-    service.backend.submit(Classification(rows=(row,), prompt=served.carried, tree=served.tree), listen)
+    service.backend.submit(service.renderer.rows(served, [row], truncate=False), listen)
     assert over.wait(30)
     assert [type(event) for event in heard] == [LabelEvent, EndEvent]
     service.close()

@@ -48,7 +48,7 @@ class PeftPrefixTuning(PromptRival[PrefixTuningSettings]):
 
     def _states(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T H"]:
         past = self.model.get_prompt(batch_size=len(ids))
-        found: Tensor = self.base.trunk(input_ids=ids, past_key_values=past, use_cache=False).last_hidden_state
+        found: Tensor = self.base.trunk(input_ids=ids, use_cache=False, **self.base.past(past)).last_hidden_state
         return found
 
     @property

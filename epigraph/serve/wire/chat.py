@@ -7,7 +7,7 @@ from pydantic import Field, model_serializer
 from epigraph.serve.faults import bad
 from epigraph.serve.wire.completions import Finish
 from epigraph.serve.wire.sampled import MOST_LOGPROBS, Sampled
-from epigraph.serve.wire.shape import Count, Fields, Request, Text, Usage, Wire
+from epigraph.serve.wire.shape import Count, Fields, Request, RouteTaken, Text, Usage, Wire, absent
 
 
 class Part(Request):
@@ -93,6 +93,7 @@ class ChatCompletion(Wire):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    routes: list[RouteTaken] | None = absent('model: "auto": where the message went')
 
 
 class Delta(Wire):
@@ -126,3 +127,4 @@ class ChatChunk(Wire):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+    routes: list[RouteTaken] | None = absent('model: "auto": where the message went')

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from epigraph.serve.wire.shape import Fields, Request, Text, Usage, Wire
+from epigraph.serve.wire.shape import Fields, Request, RouteTaken, Text, Usage, Wire, absent
 
 Given = Text | Fields
 
@@ -17,17 +17,23 @@ class ClassifyRequest(Request):
     truncate: Annotated[bool, Field(description="shorten a text that is too long instead of 400")] = False
 
     @property
-    def given(self) -> list[str | dict[str, str]]:
+    def given(self) -> list[str | dict[str, str | list[str]]]:
         """All of them."""
         return self.input if isinstance(self.input, list) else [self.input]
 
 
 class Labelled(Wire):
-    """The likeliest label of one text, and the probability of every label."""
+    """The answer to one text, and the probability of every label or choice.
+
+    ``label`` is null where the task gives any number of ``labels``, or where "auto" found no prompt.
+    """
 
     index: int
-    label: str
+    label: str | None
     probabilities: dict[str, float]
+    labels: list[str] | None = absent("of a task of several labels")
+    choice: int | None = absent("which of the text's own choices the label is, from 0")
+    route: RouteTaken | None = absent('model: "auto": where the text went')
 
 
 class Classified(Wire):

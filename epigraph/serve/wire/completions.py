@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from epigraph.serve.wire.sampled import MOST_LOGPROBS, Sampled
-from epigraph.serve.wire.shape import Count, Fields, Text, Token, Usage, Wire
+from epigraph.serve.wire.shape import Count, Fields, RouteTaken, Text, Token, Usage, Wire, absent
 
 DEFAULT_TOKENS = 16
 Tokens = Annotated[list[Token], Field(min_length=1)]
@@ -57,3 +57,4 @@ class Completion(Wire):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+    routes: list[RouteTaken] | None = absent('model: "auto": where each prompt went')

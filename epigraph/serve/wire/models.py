@@ -17,7 +17,7 @@ class ModelCard(Wire):
     root: str
     parent: str | None
     max_model_len: int
-    kind: Annotated[str | None, Field(description="classification or generation; null for the base")] = None
+    kind: Annotated[str | None, Field(description="of the task; null for the base and for auto")] = None
     labels: list[str] | None = None
     scores: dict[str, Any] | None = None
 

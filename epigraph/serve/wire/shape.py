@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from epigraph.serve.faults import bad
 
 Text = Annotated[str, Field(max_length=10_000_000)]
-Fields = dict[str, Text]
+Fields = dict[str, Text | Annotated[list[Text], Field(max_length=1000)]]
+"""The template's fields by name; a row's own ``choices`` are a list."""
 Token = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -81,6 +82,23 @@ def usage_of(prompt: int, completion: int, virtual: int, *, cached: int = 0) -> 
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(virtual_tokens=virtual, cached_tokens=cached),
     )
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def absent(description: str) -> Any:
+    """A field that is left out where there is nothing to say."""
+    return Field(default=None, exclude_if=_is_none, description=description)
+
+
+class RouteTaken(Wire):
+    """Where model: "auto" sent a text: the prompt (null: to none), the probability that it belongs there, that of every task."""
+
+    prompt: str | None
+    confidence: float
+    probabilities: dict[str, float]
 
 
 class Fault(Wire):
