@@ -74,7 +74,9 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
             "Leave --ensemble out; --trials keeps the best of several.",
         )
     place = "first" if config.portable else config.place or own.default_place
-    readings, reasons["readings"] = _readings(config, task, plain)
+    readings, why = _readings(config, task, place, plain)
+    if config.readings is None:
+        reasons["readings"] = f"{readings}: {why}"
     placed = laid_out(task, place, readings)
     _check_something_follows(placed)
     length = config.length or own.default_length or LENGTHS[task.kind]
@@ -138,19 +140,22 @@ def _kind(config: TuneConfig, plain: str) -> str:
     return kind
 
 
-def _readings(config: TuneConfig, task: Task, plain: str) -> tuple[int, str]:
+def _readings(config: TuneConfig, task: Task, place: str, plain: str) -> tuple[int, str]:
     """How often a row is said before the prompt, and why."""
     if config.readings is not None:
-        return config.readings, f"{config.readings}, as asked"
+        return config.readings, "as asked"
     if plain:
-        return 1, "1: this base reads every text anew at every step"
+        return 1, "this base reads every text anew at every step"
+    if not any(piece.is_field for piece in task.template.placed(place).segments[0]):
+        return 1, "nothing of the row stands before the prompt"
     if not task.knows_labels:
-        return 1, f"1: measured for answers that are labels, not for {task.kind}"
+        return 1, f"a second reading was measured for answers that are labels, not for {task.kind}"
     if task.template != default_template(task.columns):
-        return 1, "1: the template is your own"
-    if (size := _row_bytes(task)) > SHORT_ROW:
-        return 1, f"1: rows of {size:.0f} bytes are long, above {SHORT_ROW} a second reading costs too much"
-    return 2, f"2: rows of {size:.0f} bytes are short; in the second reading every token sees the whole row"
+        return 1, "the template is your own"
+    size = _row_bytes(task)
+    if size > SHORT_ROW:
+        return 1, f"rows of {size:.0f} bytes are long, above {SHORT_ROW} a second reading costs too much"
+    return 2, f"rows of {size:.0f} bytes are short; in the second reading every token sees the whole row"
 
 
 def _row_bytes(task: Task) -> float:

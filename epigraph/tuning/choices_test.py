@@ -13,11 +13,12 @@ def test_what_is_not_asked_is_chosen_with_a_reason() -> None:
     choices = choose(TuneConfig(), TASK, 100)
     assert (choices.kind, choices.place, choices.length) == ("kv", "template", 8)
     assert choices.loop.rate == KINDS["kv"].default_rate
-    assert set(choices.reasons) == {"length", "batch", "epochs", "rate", "place"}
+    assert set(choices.reasons) == {"readings", "length", "batch", "epochs", "rate", "place"}
 
 
 def test_what_is_asked_is_obeyed_and_needs_no_reason() -> None:
-    choices = choose(TuneConfig(kind="token", length=3, place="first", epochs=2, rate=0.5, batch=4), TASK, 100)
+    asked = TuneConfig(kind="token", length=3, place="first", epochs=2, rate=0.5, batch=4, readings=1)
+    choices = choose(asked, TASK, 100)
     found = choices.to_dict()
     assert found["template"] == "{prompt}Say: {text}\nLabel:"
     assert [found[name] for name in ("kind", "length", "place", "epochs", "rate", "batch")] == [
@@ -29,6 +30,25 @@ def test_what_is_asked_is_obeyed_and_needs_no_reason() -> None:
         4,
     ]
     assert choices.reasons == {}
+
+
+def test_short_rows_are_read_twice_where_answers_are_labels() -> None:
+    short, long = ["some words"] * 8, ["many words, " * 50] * 8
+    labels = ["good", "bad"] * 4
+    twice = choose(TuneConfig(), Task.from_rows(short, labels), 8)
+    assert (twice.readings, twice.task.template.text) == (2, "{text}\n{text}\nLabel{prompt}:")
+    assert "every token sees the whole row" in twice.reasons["readings"]
+    once = {
+        "are long": choose(TuneConfig(), Task.from_rows(long, labels), 8),
+        "your own": choose(TuneConfig(), TASK, 8),
+        "before the prompt": choose(TuneConfig(place="first"), Task.from_rows(short, labels), 8),
+        "every step": choose(TuneConfig(), Task.from_rows(short, labels), 8, plain="ALiBi"),
+    }
+    for why, choices in once.items():
+        assert choices.readings == 1
+        assert why in choices.reasons["readings"]
+    asked = choose(TuneConfig(readings=2), TASK, 8)
+    assert asked.task.template.text == "Say: {text}\n{text}{prompt}\nLabel:"
 
 
 def test_portable_is_a_token_prompt_that_stands_first() -> None:

@@ -70,6 +70,7 @@ def other_trials(config: TuneConfig, choices: Choices, *, plain: bool) -> list[T
             first,
             kind=kind,
             place=place or choices.place,
+            readings=1 if place else choices.readings,
             loop=first.loop if config.rate is not None else replace(first.loop, rate=KINDS[kind].default_rate * scale),
         )
         for kind, place in OTHERS
