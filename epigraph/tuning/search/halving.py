@@ -11,7 +11,6 @@ storage could not be part of our state file: it does not earn its place.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +70,6 @@ class Halving:
         self.rungs = plan_rungs(len(contenders), members=members)
         self.dropped: list[list[int]] = []
         self.reasons: list[str] = []
-        self.seconds = 0.0
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -96,12 +94,10 @@ class Halving:
 
     def run(self, save: Save) -> list[Contender]:
         """Train and drop, rung by rung; those that reach the end, the best first. A rung that was decided stays decided."""
-        started = time.monotonic()
         for rung in self.rungs[len(self.dropped) :]:
             self._train(rung.share, save)
             self._decide(rung, save)
         self._train(1.0, save)
-        self.seconds += time.monotonic() - started
         return self.ranked
 
     def _train(self, share: float, save: Save) -> None:
