@@ -64,8 +64,9 @@ class Halving:
         members: int,
         seconds_left: Callable[[], float] | None = None,
         cost: Callable[[Contender], float] = lambda _contender: 0.0,
+        note: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self.contenders, self.members = list(contenders), members
+        self.contenders, self.members, self.note = list(contenders), members, note
         self.seconds_left, self.cost = seconds_left, cost
         self.rungs = plan_rungs(len(contenders), members=members)
         self.dropped: list[list[int]] = []
@@ -118,6 +119,7 @@ class Halving:
         for contender in gone:
             contender.drop()
         save()
+        self.note(f"search: {reason}; first is trial {kept[0].number}, {kept[0].trial}")
 
     def _affordable(self, ranked: Sequence[Contender], rung: Rung) -> int:
         """As many as the rung keeps, fewer where the time left does not do for all of them."""
