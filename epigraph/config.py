@@ -145,9 +145,17 @@ class TuneConfig:
 
     @property
     def single(self) -> "TuneConfig":
-        """The same for a tuning that is a part of something larger: one trial unless more were asked for, and a soft prompt."""
+        """The same for a tuning that is a part of something larger.
+
+        One trial unless more were asked for, a soft prompt, and one split, so that rows kept apart elsewhere stay apart.
+        """
         searches = self.budget or self.trials or self.ensemble > 1
-        return dataclasses.replace(self, budget=self.budget if searches else "1", keep=self.keep or "soft")
+        return dataclasses.replace(
+            self,
+            budget=self.budget if searches else "1",
+            keep=self.keep or "soft",
+            validation=VALIDATION if self.validation is None else self.validation,
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TuneConfig":

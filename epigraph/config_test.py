@@ -47,7 +47,7 @@ def test_it_goes_through_toml(tmp_path: Path) -> None:
 
 
 def test_unknown_settings_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"settings lenght are not known\. Known are: batch, calibrate, clip"):
+    with pytest.raises(ConfigError, match=r"settings lenght are not known\. Known are: batch, budget, calibrate, clip"):
         TuneConfig.from_dict({"lenght": 3})
 
 

@@ -30,7 +30,7 @@ from epigraph.tuning.search import Chosen, Contender, CrossValidated
 from epigraph.tuning.search.table import table, why
 from epigraph.tuning.surroundings import Surroundings
 from epigraph.tuning.training import Trained
-from epigraph.tuning.verdict import Wordings, decide
+from epigraph.tuning.verdict import Verdict, Wordings, decide
 
 MOST_NAMED = 6  # of the trials that were left out
 MATCHED_ROWS = 500  # on which a calibration is matched
@@ -102,21 +102,9 @@ def finish(made: Made) -> TuneResult:
     hard = evaluate(rival if unseen else verdict.hard.judged, final, split=parts.split, seed=seed)
     scored = hard if keeps_hard else evaluate(tuned if unseen else judged, final, split=parts.split, seed=seed)
     made.around.stage("scoring", len(final), len(final))
-    reasons = {**solver.task.reasons, **made.choices.reasons, "hard_prompt": verdict.tried}
-    reasons |= _search_reasons(made) | {"verdict": verdict.reason, "dtype": solver.engine.base.precision.reason}
-    reasons |= {"stop": _stop_reason(made)} | _answer_reasons(made, kept)
+    reasons = _reasons(made, kept, verdict)
     cost = _cost(made, kept.forms, tuned_seconds, trained=0 if keeps_hard else made.trained_parameters)
-    settings = made.choices.to_dict() | {
-        "output_tokens": solver.output_tokens,
-        "dtype": solver.engine.base.precision.name,
-        "hard_prompt": verdict.hard.name,
-        "trials": len(made.trained.search.contenders),
-        "verdict": verdict.keeps,
-        **_answer_settings(kept, rival),
-    }
-    if keeps_hard:
-        settings |= {"kind": "token", "length": kept.forms[0].length, "template": kept.task.template.text, "members": 1}
-        settings |= {"place": _place_of(kept)}
+    settings = _settings(made, kept, rival, verdict)
     failures = diagnose(Training.of(made.contender.loops[0]), Answers.of(verdict, solver.task))
     stored = StoredPrompt(card=_card(made, kept, scored, hard, cost, settings, reasons), forms=list(kept.forms))
     return TuneResult(
@@ -133,6 +121,34 @@ def finish(made: Made) -> TuneResult:
     )
 
 
+def _settings(made: Made, kept: PromptedBase, rival: PromptedBase, verdict: Verdict) -> dict[str, Any]:
+    """The settings of what is kept; a hard prompt is vectors of the length of its text."""
+    settings = made.choices.to_dict() | {
+        "output_tokens": made.solver.output_tokens,
+        "dtype": made.solver.engine.base.precision.name,
+        "hard_prompt": verdict.hard.name,
+        "trials": len(made.trained.search.contenders),
+        "verdict": verdict.keeps,
+        **_answer_settings(kept, rival),
+    }
+    if verdict.keeps == "soft":
+        return settings
+    template = kept.task.template
+    own = {"kind": "token", "length": kept.forms[0].length, "template": template.text, "members": 1}
+    return settings | own | {"place": "template" if template.segments[0] else "first"}
+
+
+def _reasons(made: Made, kept: PromptedBase, verdict: Verdict) -> dict[str, str]:
+    task, precision = made.solver.task, made.solver.engine.base.precision
+    found = {**task.reasons, **made.choices.reasons, "hard_prompt": verdict.tried, **_search_reasons(made)}
+    return found | {
+        "verdict": verdict.reason,
+        "dtype": precision.reason,
+        "stop": _stop_reason(made),
+        **_answer_reasons(made, kept),
+    }
+
+
 def _soft_only(config: TuneConfig) -> bool:
     asked = config.kind or config.place or config.portable or config.ensemble > 1
     return config.keep == "soft" or (not config.keep and bool(asked))
@@ -142,12 +158,11 @@ def _judged(made: Made, tuned: PromptedBase) -> Scorable:
     """What answers the validation rows: of few rows the prompts that have not learned from them."""
     parts = made.parts
     if parts.folds:
-        return CrossValidated([made.method([prompt]) for prompt in made.trained.folds], parts.all, parts.folds)
-    return made.method([contender.loops[0].prompt for contender in made.trained.kept]) if parts.refit else tuned
-
-
-def _place_of(kept: PromptedBase) -> str:
-    return "template" if kept.template.segments[0] else "first"
+        methods = [_calibrated(made, made.method([prompt])) for prompt in made.trained.folds]
+        return CrossValidated(methods, parts.all, parts.folds)
+    if not parts.refit:
+        return tuned
+    return _calibrated(made, made.method([contender.loops[0].prompt for contender in made.trained.kept]))
 
 
 def _search_reasons(made: Made) -> dict[str, str]:

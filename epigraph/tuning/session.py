@@ -256,6 +256,7 @@ def _train(
         members=choices.members,
         seconds_left=limit,
         cost=lambda contender: seconds.get(contender.number, 0.0),
+        note=around.note,
     )
     state_file = run.state_file if run is not None else None
     return train(search, lanes, reporter, state_file, resume=around.resume is not None)

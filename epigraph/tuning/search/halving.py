@@ -11,7 +11,6 @@ storage could not be part of our state file: it does not earn its place.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,13 +64,13 @@ class Halving:
         members: int,
         seconds_left: Callable[[], float] | None = None,
         cost: Callable[[Contender], float] = lambda _contender: 0.0,
+        note: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self.contenders, self.members = list(contenders), members
+        self.contenders, self.members, self.note = list(contenders), members, note
         self.seconds_left, self.cost = seconds_left, cost
         self.rungs = plan_rungs(len(contenders), members=members)
         self.dropped: list[list[int]] = []
         self.reasons: list[str] = []
-        self.seconds = 0.0
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -96,12 +95,10 @@ class Halving:
 
     def run(self, save: Save) -> list[Contender]:
         """Train and drop, rung by rung; those that reach the end, the best first. A rung that was decided stays decided."""
-        started = time.monotonic()
         for rung in self.rungs[len(self.dropped) :]:
             self._train(rung.share, save)
             self._decide(rung, save)
         self._train(1.0, save)
-        self.seconds += time.monotonic() - started
         return self.ranked
 
     def _train(self, share: float, save: Save) -> None:
@@ -122,6 +119,7 @@ class Halving:
         for contender in gone:
             contender.drop()
         save()
+        self.note(f"search: {reason}; first is trial {kept[0].number}, {kept[0].trial}")
 
     def _affordable(self, ranked: Sequence[Contender], rung: Rung) -> int:
         """As many as the rung keeps, fewer where the time left does not do for all of them."""
