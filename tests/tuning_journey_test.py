@@ -507,7 +507,7 @@ def test_choices_are_said_with_their_reasons(cli: Any, toy_flags: list[str], mak
         assert reason in answer.out
     assert "soft prompt said@1" in answer.out
     (card,) = [entry.card for entry in Library(Path("library")).list()]
-    assert card.reasons["stop"].startswith("all epochs done after 2 steps; best accuracy")
+    assert card.reasons["stop"].startswith("all epochs done after 2 steps; kept accuracy")
     assert (Path("library/said/1/metrics.jsonl")).read_text().count("\n") == 1
 
 
