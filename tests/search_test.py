@@ -92,6 +92,7 @@ def test_a_budget_in_seconds_is_noted_and_obeyed(engine: Engine, task: Task, tmp
     noted = (folder / "trials.toml").read_text()
     assert "what fits into" in noted
     (folder / "trials.toml").write_text(noted.replace("length = 8", "length = 3"))
+    (folder / "state.safetensors").unlink()  # stopped before its first save
     result = tune(engine.base, task, config, engine=engine, around=Surroundings(resume=folder))
     assert (result.settings["length"], len(result.trials)) == (3, 1)
     assert "left_out" in result.reasons

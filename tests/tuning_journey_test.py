@@ -502,12 +502,12 @@ def test_hard_prompts_and_generation_work_by_plain_concatenation(bloom: Engine, 
 
 
 def test_choices_are_said_with_their_reasons(cli: Any, toy_flags: list[str], make_csv: Any) -> None:
-    answer = cli("tune", make_csv(rows=40), "--name", "said", *toy_flags, "--epochs", 1, "--budget", 1)
+    answer = cli("tune", make_csv(rows=40), "--name", "said", *toy_flags, "--epochs", 1, "--budget", 1, "--keep", "soft")
     for reason in ("length: 8 vectors", "batch: 16 examples a step", "rate:", "place:", "hard_prompt:", "stop:", "dtype:"):
         assert reason in answer.out
     assert "soft prompt said@1" in answer.out
     (card,) = [entry.card for entry in Library(Path("library")).list()]
-    assert card.reasons["stop"].startswith("all epochs done after 2 steps; best accuracy")
+    assert card.reasons["stop"].startswith("all epochs done after 2 steps; kept accuracy")
     assert (Path("library/said/1/metrics.jsonl")).read_text().count("\n") == 1
 
 

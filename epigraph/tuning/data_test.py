@@ -48,7 +48,8 @@ def test_few_rows_are_used_twice() -> None:
         labels = [folds.train[place].target for place in fold]
         assert abs(labels.count("label 0") - labels.count("label 1")) <= 1
     more = divide(a_task(100), TuneConfig(), thrifty=True)
-    assert (len(more.train), len(more.validation), len(more.final), more.refit) == (60, 25, 15, True)
+    assert (len(more.train) + len(more.validation), len(more.final), more.refit) == (85, 15, True)
+    assert 24 <= len(more.validation) <= 27
     assert len(more.all) == 85
     assert not divide(a_task(300), TuneConfig(), thrifty=True).refit
     assert not divide(a_task(30), TuneConfig(validation=0.2), thrifty=True).folds
