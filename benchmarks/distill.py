@@ -153,5 +153,3 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     main()
-
-

@@ -103,7 +103,9 @@ def test_what_was_written_behind_an_echo_is_not_taken_for_the_label(serve: Any) 
             top = {" good": -0.1, " bad": -3.0}
             return 200, {"choices": [{"text": " good", "logprobs": {"top_logprobs": [top]}}]}
         tokens = {"tokens": ["a", "b"], "token_logprobs": [None, -1.0]}
-        return 200, {"choices": [{"index": i, "text": t + " more", "logprobs": tokens} for i, t in enumerate(asked["prompt"])]}
+        return 200, {
+            "choices": [{"index": i, "text": t + " more", "logprobs": tokens} for i, t in enumerate(asked["prompt"])]
+        }
 
     url, _ = serve(answer)
     assert teacher(url).teach(ROWS)[0].logs[1] > -0.1
