@@ -66,7 +66,7 @@ def test_an_interrupted_one_goes_on_bit_for_bit_and_asks_nothing_twice(
     from epigraph.distilling import objective, teacher
 
     train = make_csv("train.csv", rows=12)
-    flags = ["--hard-prompt", words, "--texts", texts, *QUICK, *toy_flags]
+    flags = ["--hard-prompt", words, "--texts", texts, "--name", "short", *QUICK, *toy_flags]
     losses, steps = objective.LabelImitation.losses, []
 
     def asked_again(*_: Any) -> None:
@@ -90,7 +90,7 @@ def test_an_interrupted_one_goes_on_bit_for_bit_and_asks_nothing_twice(
         later = cli("distill", "--resume", folder, "--json")
     assert later.code == 0, later.err
     whole = cli("distill", train, *flags, "--library", "other", "--json")
-    first, second = (Library(Path(name)).get("train").forms[0] for name in ("library", "other"))
+    first, second = (Library(Path(name)).get("short").forms[0] for name in ("library", "other"))
     assert torch.equal(first.keys, second.keys)  # type: ignore[union-attr]
     assert later.json["agreement"] == whole.json["agreement"]
     again = cli("distill", "--resume", folder)
@@ -186,7 +186,7 @@ def test_a_stored_prompt_goes_to_another_base(
     assert (near.json["prompt"], near.json["settings"]["length"]) == ("kv@2", 8)
     far = cli("distill", "--from", "token", "--base", other_folder, *flags, "--name", "far", "--kind", "token")
     assert far.code == 0, far.err
-    assert "sparse sums of 256 rows" in far.json["reasons"]["start"]
+    assert "sparse sums of 257 rows" in far.json["reasons"]["start"]
     assert far.json["teacher"].startswith("token@1 on ")
     assert Library(Path("library")).card("far").lineage.parents == ("token@1",)
     text = cli("distill", "--from", "kv", "--base", other_folder, *flags, "--name", "text")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from epigraph.errors import ConfigError, FetchFailed
@@ -67,7 +67,7 @@ class Address:
         for attempt in range(TRIES):
             try:
                 with _opener().open(request, timeout=TIMEOUT) as answer:
-                    return self._read(answer)
+                    return self._read(answer.read())
             except urllib.error.HTTPError as error:
                 if error.code not in AGAIN or attempt == TRIES - 1:
                     raise self._refused(error) from None
@@ -79,9 +79,9 @@ class Address:
             time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt if pause is None else pause))
         raise AssertionError("the last try raises")
 
-    def _read(self, answer: IO[bytes]) -> dict[str, Any]:
+    def _read(self, content: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(answer.read())
+            found = json.loads(content)
         except ValueError:
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("choices"), list):

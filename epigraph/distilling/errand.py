@@ -200,6 +200,8 @@ class _Teachers:
         job, top = self.job, self.job.config.top
         if job.url:
             hard = HardPrompt(task=self.task, text=self.hard, examples=self.shown)
+            if self.task.chat:
+                self.note("the model at the address reads plain text: its chat format is not known here")
             return RemoteTeacher(address=Address(url=job.url, model=job.model), hard=hard, output_tokens=self.tokens)
         if self.stored is not None:
             theirs = self._engine(job.teacher or base_of(self.stored.card), engine, self.stored)

@@ -1,8 +1,9 @@
 """A prompt carried to another base through the words that both know.
 
-    p ≈ Σ_{k ∈ S} w_k e_k,  S: the K rows most like p,  w = argmin ‖p − Σ w_k e_k‖² + λ‖w‖²        p' = (r' / r) Σ w_k e'_k
+    p ≈ Σ_{k ∈ S} w_k e_k,   w = argmin ‖p − Σ w_k e_k‖² + λ‖w‖²        p' = (r' / r) Σ w_k e'_k
 
-e, e' are the rows of the same token strings in the old and the new embedding table, r, r' the tables' rms. A prompt of keys and
+e, e' are the rows of the same token strings in the old and the new embedding table, r, r' the tables' rms. S grows by the row that
+is most like what is left of p, K times (orthogonal matching pursuit, Pati et al. 1993). A prompt of keys and
 values has no such rows: it is carried only where both bases have the same axes and tables that agree (one is a fine-tuned copy of
 the other, all its weights or with a LoRA merged), and then as it is, as are vectors.
 
@@ -20,8 +21,8 @@ from epigraph.base import Base
 from epigraph.errors import Unsupported
 from epigraph.prompts import Embedded, Form
 
-NEAREST = 64  # rows that a vector is made of
-RIDGE = 1e-3  # in units of the rows' mean squared length
+MOST_ROWS, SHARE_OF_HIDDEN = 64, 0.5  # rows that a vector is made of: no more than half of its numbers
+RIDGE = 1e-6  # in units of the rows' mean squared length
 SAME_TABLE = 0.9  # mean cosine of the rows from which two bases count as copies
 TRIED = 512
 SPACES = ("Ġ", "▁")  # how byte-level and sentence-piece tokenizers write a space
@@ -109,12 +110,22 @@ def _carried(
     """The vectors in the new table's terms, and the share of their squared length that the old table's rows hold."""
     vectors = vectors.detach().float().cpu()
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    nearest = (vectors @ unit.T).abs().topk(min(NEAREST, len(rows))).indices
-    basis = rows[nearest]  # [P, K, H]
+    steps = max(1, min(MOST_ROWS, int(SHARE_OF_HIDDEN * rows.shape[1]), len(rows)))
+    chosen = torch.zeros(len(vectors), 0, dtype=torch.long)
+    left, weights = vectors, vectors[:, :0]
+    for _ in range(steps):
+        alike = (left @ unit.T).abs().scatter(1, chosen, -1.0)
+        chosen = torch.cat([chosen, alike.argmax(1, keepdim=True)], 1)
+        weights = _weights(vectors, rows[chosen])
+        left = vectors - torch.einsum("pk,pkh->ph", weights, rows[chosen])
+    lost = float(left.pow(2).sum() / vectors.pow(2).sum().clamp(min=1e-12))
+    return scale * torch.einsum("pk,pkx->px", weights, targets[chosen]), max(0.0, 1 - lost)
+
+
+def _weights(vectors: Float[Tensor, "P H"], basis: Float[Tensor, "P K H"]) -> Float[Tensor, "P K"]:
+    """Ridge regression of every vector on its rows."""
     products = basis @ basis.transpose(1, 2)
     ridge = RIDGE * products.diagonal(dim1=1, dim2=2).mean(1)
-    products = products + ridge[:, None, None] * torch.eye(nearest.shape[1])
-    weights = torch.linalg.solve(products, (basis @ vectors[:, :, None]))[:, :, 0]
-    told = torch.einsum("pk,pkh->ph", weights, basis)
-    left = (vectors - told).pow(2).sum() / vectors.pow(2).sum().clamp(min=1e-12)
-    return scale * torch.einsum("pk,pkx->px", weights, targets[nearest]), max(0.0, 1 - float(left))
+    products = products + ridge[:, None, None] * torch.eye(basis.shape[1])
+    found: Tensor = torch.linalg.solve(products, basis @ vectors[:, :, None])[:, :, 0]
+    return found

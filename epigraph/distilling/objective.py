@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from epigraph.distilling.taught import Taught
@@ -114,7 +114,7 @@ class AnswerImitation:
 
     def _each(
         self, rows: Sequence[Encoded], taught: Sequence[Taught], prompts: Asked
-    ) -> tuple[Float[Tensor, "X"], Float[Tensor, "X"]]:
+    ) -> tuple[Float[Tensor, "X"], Int[Tensor, "X"]]:
         """The divergence at every place, and the row it belongs to."""
         logs, row = answer_logs(self.solver, rows, prompts)
         ids = torch.tensor([token for r in rows for token in r.answer], device=logs.device)
@@ -138,7 +138,7 @@ class AnswerImitation:
 
 def answer_logs(
     solver: PromptedBase, rows: Sequence[Encoded], prompts: Asked
-) -> tuple[Float[Tensor, "X V"], Float[Tensor, "X"]]:
+) -> tuple[Float[Tensor, "X V"], Int[Tensor, "X"]]:
     """log p of every token at every place of the rows' answers, and the row of each place."""
     done = solver.engine.forward_side_by_side(rows, prompts, Tail([row.answer[:-1] for row in rows]))
     ends = done.stream.ends

@@ -109,7 +109,7 @@ def distill(
         around.started(run)
     taught = _taught(teacher, parts, solver, around, "test" if tests else "holdout")
     asked_seconds = meter.seconds
-    engine.freeze(solver.encode([row for row, _ in (*taught.train, *taught.validation)]))
+    _freeze(solver, taught, run, around)
     at_start = compare(solver, *_apart(taught.held), seed=config.seed)
     loop = _train(solver, student, taught, choices, run, around)
     return _finish(
@@ -212,6 +212,14 @@ def _taught(
     return Texts(train=train, validation=validation, held=held, split=split)
 
 
+def _freeze(solver: PromptedBase, taught: Texts, run: Run | None, around: Surroundings) -> None:
+    """Read what stands before the student once; which texts those are is noted, for the same batches after a resume."""
+    engine, rows = solver.engine, solver.encode([row for row, _ in (*taught.train, *taught.validation)])
+    if any(row.segments[0] for row in rows):
+        planned = run.planned(lambda: engine.missing(rows)) if run is not None else ()
+        engine.freeze(rows, lambda done, total: around.stage("reading the texts once", done, total), planned=planned)
+
+
 def _train(
     solver: PromptedBase, student: SoftPrompt, taught: Texts, choices: Choices, run: Run | None, around: Surroundings
 ) -> Loop:
@@ -274,7 +282,7 @@ def _finish(made: _Made) -> DistillResult:
         name=made.name,
         kind=made.choices.kind,
         place=made.choices.place,  # type: ignore[arg-type]
-        portable=made.choices.kind != "sink" and made.choices.place == "first" and solver.template.blocks == 1,
+        portable=solver.template.blocks == 1 and not solver.template.segments[0],
         trained_parameters=made.loop.prompt.trained_parameters,
         base=facts(solver.engine.base),
         task=solver.task.to_dict(),
