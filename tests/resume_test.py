@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-import epigraph.tuning.loop as loop_module
+import epigraph.tuning.training as training_module
 from epigraph.base import Base
 from epigraph.base.toy import toy_base
 from epigraph.config import TuneConfig
@@ -86,7 +86,7 @@ def test_an_interrupt_during_a_save_loses_nothing(
     engine: Engine, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int
 ) -> None:
     whole = tune(engine.base, task, CONFIG, engine=engine).prompt.stored.forms
-    really, calls = loop_module.save_states, []
+    really, calls = training_module.save_states, []
 
     def interrupted(*arguments: Any) -> None:
         calls.append(1)
@@ -94,7 +94,7 @@ def test_an_interrupt_during_a_save_loses_nothing(
             raise KeyboardInterrupt("stop")
         really(*arguments)
 
-    monkeypatch.setattr(loop_module, "save_states", interrupted)
+    monkeypatch.setattr(training_module, "save_states", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stop"):
         tune(engine.base, task, CONFIG, engine=engine, around=Surroundings(runs=tmp_path))
     monkeypatch.undo()
@@ -256,7 +256,7 @@ def test_a_killed_and_an_interrupted_process_are_resumed_by_the_printed_command(
     """``python -m epigraph tune`` itself: SIGKILL without a word, SIGINT with exit code 130 and the command that goes on."""
     data = str(make_csv(rows=40))
     work = Path.cwd()
-    flags = ["--epochs", "5", "--batch", "8", "--patience", "999", "--budget", "4", *toy_flags]  # a search
+    flags = ["--epochs", "24", "--batch", "8", "--patience", "999", "--budget", "4", *toy_flags]  # a search
     started = {
         name: subprocess.Popen(
             [sys.executable, "-m", "epigraph", "tune", data, "--name", name, "--library", name, *flags],
