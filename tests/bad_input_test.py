@@ -636,7 +636,7 @@ def stopped_at(where: str, call: int = 1) -> Iterator[None]:
         ("epigraph.tuning.loop:Loop.finish_step", 4, True),
         ("epigraph.tuning.state:save_file", 1, True),
         ("epigraph.tuning.finish:evaluate", 1, True),
-        ("epigraph.tuning.finish:best_zero_shot", 1, True),
+        ("epigraph.tuning.finish:decide", 1, True),
         ("epigraph.library.folder:write_file", 1, True),
         ("epigraph.library.cardfile:write_file", 1, True),
         ("epigraph.library.versions:write_card", 1, True),

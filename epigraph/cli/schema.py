@@ -53,7 +53,9 @@ SCORED = {
     "settings": _MAP,
     "reasons": {"type": "object", "additionalProperties": TEXT},
 }
-GAIN = _object({"value": NUMBER, "low": NUMBER, "high": NUMBER, "metric": TEXT, "rows": {"type": "integer"}, "split": TEXT})
+GAIN = _object(
+    {"value": NUMBER, "low": NUMBER, "high": NUMBER, "metric": TEXT, "rows": _COUNT, "split": TEXT, "hard_prompt": TEXT}
+)
 TUNE = SCORED | {
     "warnings": _TEXTS,
     "verdict": {"enum": ["soft", "hard"]},

@@ -100,7 +100,8 @@ def _fit(method: Method, job: Job, power: Power) -> tuple[Fitted, dict[str, Any]
     with unread(job.engine), MemoryWatch() as memory:
         fitted = method.fit(job)
         seconds, energy = meter.seconds, meter.energy(power)
-        flops = job.engine.flops - before + fitted.flops()
+        counted = job.engine.flops - before if fitted.counted is None else fitted.counted
+        flops = counted + fitted.flops()
     own = 0 if fitted.own_base or fitted.loss_on is not None else base_bytes(job.engine)
     return fitted, {
         "seconds": round(fitted.seconds or seconds, 2),

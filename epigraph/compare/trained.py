@@ -101,6 +101,7 @@ class SoftPrompt:
             held_bytes=_held(method.forms, job.engine.base.dtype),
             added_tokens=int(result.cost["added_tokens"]),
             seconds=float(result.cost["seconds"]),
+            counted=int(result.cost["flops"]),
         )
 
     def _config(self, job: Job, rate: float | None) -> TuneConfig:
