@@ -3,7 +3,7 @@
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -21,13 +21,13 @@ TASK = Task.from_rows(["aa", "bb"] * 4, ["good", "bad"] * 4, name="moods")
 ROWS = [Row(fields={"text": "cc"}), Row(fields={"text": "dd"})]
 Answer = tuple[int, dict[str, Any]]
 Seen = list[tuple[dict[str, Any], str]]
+Serve = Callable[[Callable[[dict[str, Any]], Answer]], tuple[str, Seen]]
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[dict[str, Any]], Answer]], tuple[str, Seen]]]:
+def serve(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Serve:
     """An address that answers as a function says; what it was asked, with the authorisation that came along."""
     monkeypatch.setattr(addresses, "FIRST_PAUSE", 0.0)
-    servers = []
 
     def start(answer: Callable[[dict[str, Any]], Answer]) -> tuple[str, Seen]:
         seen: Seen = []
@@ -49,14 +49,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[dict[
         server = HTTPServer(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        servers.append((server, thread))
+
+        def stop() -> None:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+        request.addfinalizer(stop)
         return f"http://127.0.0.1:{server.server_port}", seen
 
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return start
 
 
 def teacher(url: str) -> RemoteTeacher:
