@@ -46,11 +46,12 @@ class Job:
 class Fitted:
     """A method ready to answer, what was chosen, and what keeping it costs.
 
-    ``kept_bytes`` is what a task takes on disk beside the base; ``held_bytes`` what it takes in memory to answer at once.
-    ``own_base``: the method has a copy of the base of its own, which no other task can use. ``serving`` opens it for
-    requests, where that is more than calling it. ``loss_on`` gives the mean loss in nats of a text after the fit, for
-    methods that change the base. ``flops`` are those that the engine does not count, ``counted`` those of the fit alone, where it scored as well; ``seconds`` those of the fit, where it
-    took longer because it scored as well. ``most_tests`` bounds the test rows that are scored.
+    ``kept_bytes`` is what a task takes on disk beside the base; ``held_bytes`` what it takes in memory to answer at
+    once. ``own_base``: the method has a copy of the base of its own, which no other task can use. ``serving`` opens it
+    for requests, where that is more than calling it. ``loss_on`` gives the mean loss in nats of a text after the fit,
+    for methods that change the base. ``flops`` are those that the engine does not count, ``counted`` those of the fit
+    alone, where it scored as well; ``seconds`` those of the fit, where it took longer because it scored as well.
+    ``most_tests`` bounds the test rows that are scored.
     """
 
     method: Scorable
