@@ -176,6 +176,8 @@ def test_tune_prints_one_object_and_progress_elsewhere(
         "2",
         "--budget",
         "2",
+        "--keep",
+        "soft",
         *toy_flags,
     ]
     answer = cli(*command, "--json")
