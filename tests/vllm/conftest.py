@@ -1,4 +1,4 @@
-"""A real vLLM server on this CPU; run by `make test-vllm`, which says in $EPIGRAPH_VLLM where its command is."""
+"""A real vLLM server on this CPU; run by `make test-vllm`, which says in $EPIGRAPH_VLLM which Python has it."""
 
 import os
 
