@@ -1,10 +1,14 @@
 """What a method's validation shows: the task's metric, how sure it is, and the mean loss where two are equal.
 
     score   accuracy, macro-F1, BLEU …, turned so that higher is better        minus_loss   −mean loss, in nats
+    loss    min over T ≥ 1 of the mean of −log softmax(log p / T)[right]       for labels and choices: overconfidence forgiven
     error   √(q(1 − q) / N), q = (N · place + 1) / (N + 2)                     place: where the score lies in its range, 0 to 1
 
 A score in a bounded range varies at most as a share does, so the error of other metrics is that of a share, stretched to
 their range; one right and one wrong row are added, so that a score of 0 or 1 on a few rows is not taken for certain.
+A prompt tuned on a few rows answers far too surely, the more so the longer it was tuned, while its answers get no worse: its
+plain loss would rank it behind one that has learned nothing. One temperature, which changes no answer, is therefore taken out
+of the loss (Guo et al. 2017, https://arxiv.org/abs/1706.04599); it never sharpens, so that few rows are not taken for certain.
 Computed by the house's own solver, so that every method is watched by the same code.
 """
 
@@ -14,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 
 from epigraph import metrics
 from epigraph.methods import judge
@@ -24,6 +29,7 @@ from epigraph.tasks.row import Row
 
 WATCHED_OUTPUTS = 64
 TINY = 1e-30
+TEMPERATURES = 2.0 ** (np.arange(13) / 2)  # 1 to 64
 
 
 @dataclass(frozen=True, order=True)
@@ -46,23 +52,30 @@ def standard_error(metric: str, score: float, rows: int, labels: int) -> float:
     return (most - least) * math.sqrt(share * (1 - share) / max(1, rows))
 
 
+def forgiving_loss(log_probabilities: Float[np.ndarray, "N C"], right: Int[np.ndarray, " N"]) -> float:
+    """The mean −log p of the right columns in nats, at the temperature of 1 or above that is best for all rows."""
+    rows = np.arange(len(right))
+    cooled = (log_probabilities / temperature for temperature in TEMPERATURES)
+    return min(float((np.logaddexp.reduce(one, axis=1) - one[rows, right]).mean()) for one in cooled)
+
+
 def watch_labels(solver: PromptedBase, rows: Sequence[Encoded], truth: Sequence[str]) -> Watched:
     """The metric of these rows' labels, and the mean loss of those that were trained."""
     scores = solver.engine.classify(rows, solver.forms, solver.tree).numpy()
     trie = solver.tree.trie
     right = np.array([trie.index(label) for label in truth])
     known = np.flatnonzero(right >= 0)
-    loss = -scores[known, right[known]].mean() if len(known) else 0.0
+    loss = forgiving_loss(scores[known], right[known]) if len(known) else 0.0
     targets = [Row(fields={}, target=label) for label in truth]
     return _watched(solver, _value(solver, targets, np.exp(scores)), float(loss), len(rows))
 
 
 def watch_choices(solver: PromptedBase, encoded: Sequence[Encoded], rows: Sequence[Row]) -> Watched:
-    """The accuracy of these rows' choices, and the mean of −log p(right choice)."""
+    """The accuracy of these rows' choices, and their mean loss."""
     found = solver.choice_probabilities(encoded)
     right = [row.choices.index(row.target or "") for row in rows]
-    loss = -np.log(np.maximum(found[np.arange(len(rows)), right], TINY)).mean()
-    return _watched(solver, _value(solver, rows, found), float(loss), len(rows))
+    loss = forgiving_loss(np.log(np.maximum(found, TINY)), np.array(right))
+    return _watched(solver, _value(solver, rows, found), loss, len(rows))
 
 
 def watch_sets(solver: PromptedBase, encoded: Sequence[Encoded], truth: Marks) -> Watched:

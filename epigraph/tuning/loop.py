@@ -139,9 +139,10 @@ class Loop:
         batch = epoch_batches(lengths, batch=settings.batch, seed=settings.seed, epoch=epoch)[at]
         return [self.own[i] for i in batch]
 
-    def finish_step(self, value: float, started: float) -> bool:
-        """Update the prompt from its gradients, which a loss of ``value`` left; whether the step ended in a validation."""
-        state = self.state
+    def finish_step(self, value: float, spent: float) -> bool:
+        """Update the prompt from its gradients, which a loss of ``value`` left and which took ``spent`` seconds; whether the step
+        ended in a validation."""
+        started, state = time.monotonic(), self.state
         norm = self.optimiser.step(state.step) if math.isfinite(value) else value
         if not math.isfinite(norm):
             self._roll_back(norm)
@@ -152,7 +153,7 @@ class Loop:
         if validates or self.saved:
             after.current, after.moments = _parameters(self.prompt), self.optimiser.state()
         watched = self._watch(after) if validates and not self.blind else None
-        after.train_seconds += time.monotonic() - started
+        after.train_seconds += spent + time.monotonic() - started
         if watched is not None:
             self.last_good = after.copy()
         self.state = after  # from here on a save holds this step
@@ -286,7 +287,8 @@ def _step(loops: Sequence[tuple[Loop, list[int]]]) -> bool:
     """One step of all these loops; whether one of them validated."""
     started = time.monotonic()
     values = gradients(loops)
-    validated = [loop.finish_step(value, started) for (loop, _), value in zip(loops, values, strict=True)]
+    spent = (time.monotonic() - started) / len(loops)  # a pass that several share
+    validated = [loop.finish_step(value, spent) for (loop, _), value in zip(loops, values, strict=True)]
     return True in validated
 
 

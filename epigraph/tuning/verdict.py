@@ -21,7 +21,7 @@ from epigraph.methods.choice import CHOOSING_ROWS, zero_shots
 from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_in_place
 from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
-from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, standard_error
+from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, forgiving_loss, standard_error
 from epigraph.metrics import Interval, mean_metric, paired_bootstrap, right, upward
 from epigraph.metrics.paired import row_metric
 from epigraph.prompts import Embedded, Form, plain_forms
@@ -206,7 +206,7 @@ def _answers(method: Scorable, rows: Sequence[Row]) -> Answered:
 
 
 def _loss(task: Task, rows: Sequence[Row], answers: judge.Answers) -> float:
-    """The mean −log p of the right answers, in nats; 0 where a method only writes."""
+    """The mean loss as validation has it, in nats; 0 where a method only writes."""
     if answers.probabilities is None:
         return 0.0
     found = np.maximum(np.asarray(answers.probabilities, dtype=np.float64), LEAST)
@@ -215,7 +215,10 @@ def _loss(task: Task, rows: Sequence[Row], answers: judge.Answers) -> float:
         return float(-np.log(np.where(marks, found, np.maximum(1 - found, LEAST))).mean())
     names = [list(task.labels) if task.has_labels else list(row.choices) for row in rows]
     chosen = [(i, one.index(row.target)) for i, (one, row) in enumerate(zip(names, rows, strict=True)) if row.target in one]
-    return float(-np.log([found[i, place] for i, place in chosen]).mean()) if chosen else 0.0
+    if not chosen:
+        return 0.0
+    known, right = (np.array(side) for side in zip(*chosen, strict=True))
+    return forgiving_loss(np.log(found[known]), right)
 
 
 def _gain(
