@@ -18,7 +18,7 @@ from epigraph.library import Library, Lineage
 from epigraph.routing.shelf import FOLDER as ROUTER
 
 LABELS = ("animal", "metal")
-QUICK = ["--rate", "0.05", "--steps", "30", "--tolerance", "0.5", "--keep-rows", "40"]
+QUICK = ["--tolerance", "0.5", "--keep-rows", "40"]
 
 
 def mixed(rows: int, seed: int) -> list[tuple[str, str]]:
@@ -131,9 +131,7 @@ def test_a_refusal_says_what_to_do_and_writes_nothing(
     file, keep = write(tmp_path / "one.csv", [("text", "label"), *rows]), write(tmp_path / "keep.csv", kept)
     said = cli("predict", "moods", "aa a aa", "--json", *toy_flags).lines[0]["label"]
     write(file, [("text", "label"), ("aa a aa", LABELS[1 - LABELS.index(said)])])
-    done = cli(
-        "fix", "moods", file, "--keep", keep, "--tolerance", "0", "--weight", "0", "--rate", "0.3", "--json", *toy_flags
-    )
+    done = cli("fix", "moods", file, "--keep", keep, "--tolerance", "0", "--hold", "0.0001", "--json", *toy_flags)
     assert done.code == 2
     assert done.json["prompt"] is None
     assert done.json["error"]["type"] == "Refused"

@@ -12,7 +12,6 @@ from epigraph.correct.settings import FixConfig
 
 if TYPE_CHECKING:
     from epigraph.correct.fixed import FixResult
-    from epigraph.tuning.loop import Moment
 
 EXAMPLES = examples(
     "epigraph fix routing corrections.csv --data heldout.csv",
@@ -58,10 +57,6 @@ def fix(
     held = task.read_rows(data, strict=strict).rows if data else ()
     model = open_prompt(stored, base=base, device=device, dtype=dtype, note=say, keep=True)
     with Progress() as progress:
-
-        def listen(moment: "Moment") -> None:
-            progress.stage("learning the corrections", moment.step, moment.steps)
-
         result = fix_prompt(
             model,
             rows,
@@ -69,7 +64,6 @@ def fix(
             held_out=held,
             config=config,
             keep_source=Path(keep).name if keep else "",
-            listener=listen,
             stage=progress.stage,
         )
     reference = None if result.refused else result.store(shelf).reference
@@ -95,6 +89,11 @@ def _refusal(result: "FixResult") -> dict[str, Any]:
 def _show(result: "FixResult") -> None:
     mastered, elsewhere, held = result.mastered, result.elsewhere, result.held_out
     print(f"{mastered.mastered} of {mastered.rows} corrections mastered ({mastered.already} were right before)")
+    if mastered.given_up:
+        print(
+            f"{mastered.given_up} given up: with them an expected {result.expected_of_all:.1%} of other answers would change, without "
+            f"{result.expected:.1%}"
+        )
     if mastered.missed and any(mastered.missed):
         print(f"not mastered: line {', '.join(map(str, mastered.missed))}")
     print(f"{elsewhere.changed} of {elsewhere.rows} other answers changed ({elsewhere.share:.1%}), on {result.kept}")

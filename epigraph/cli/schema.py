@@ -219,8 +219,11 @@ SCHEMAS = {
         {
             "prompt": {"type": ["string", "null"]},
             "parent": TEXT,
-            "corrections": _object({"rows": _COUNT, "mastered": _COUNT, "already": _COUNT, "missed": _COUNTS}),
+            "corrections": _object(
+                {"rows": _COUNT, "mastered": _COUNT, "already": _COUNT, "missed": _COUNTS, "given_up": _COUNT}
+            ),
             "elsewhere": _object(CHANGES | {"source": TEXT}),
+            "expected": _object({"share": NUMBER, "of_all": NUMBER}),
             "loss_elsewhere": NUMBER,
             "step": NUMBER,
             "tried": {"type": "array", "items": _object({"step": NUMBER, "mastered": _COUNT, "changed": _COUNT})},

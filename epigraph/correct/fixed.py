@@ -28,12 +28,14 @@ SECONDS = ("seconds", "train_seconds", "trained_parameters", "flops", "joules", 
 
 @dataclass(frozen=True, kw_only=True)
 class Mastered:
-    """Of ``rows`` corrections: how many are right now, how many were before, and the lines of those that are not."""
+    """Of ``rows`` corrections: how many are right now and were before, the lines of those that are not, and how many of all were
+    given up, since learning them would have changed more elsewhere than tolerated."""
 
     rows: int
     mastered: int
     already: int
     missed: tuple[int, ...]
+    given_up: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,8 @@ class _Answered:
 class FixResult:
     """A correction: ``forms`` at the step that was ``taken`` (the old ones where none was), and what was counted.
 
-    ``kept`` says in words which texts the old answers were kept on. ``tried`` are all steps of the backing off.
+    ``kept`` says in words which texts the old answers were kept on. ``expected`` is the share of answers to other such texts that
+    is expected to change, ``expected_of_all`` with no correction given up. ``tried`` are all steps of the backing off.
     """
 
     parent: Card
@@ -109,6 +112,8 @@ class FixResult:
     mastered: Mastered
     kept: str
     elsewhere: Changes
+    expected: float
+    expected_of_all: float
     held_out: HeldOut | None
     taken: Tried | None
     tried: Sequence[Tried]
@@ -126,8 +131,9 @@ class FixResult:
         """Why no version may be stored and what to do; None where one may."""
         tolerance = self.config.tolerance
         if self.taken is None:
-            least = min((one.changed for one in self.tried), default=0)
-            found = f"every step that masters a correction changes at least {least} of {self.elsewhere.rows} other answers"
+            useful = [one.changed for one in self.tried if one.mastered > self.mastered.already]
+            least = f"changes at least {min(useful)} of {self.elsewhere.rows} other answers" if useful else "was not found"
+            found = f"a step that masters a correction {least}"
         elif self.loss_elsewhere > tolerance + 1e-9:
             assert self.held_out is not None
             there = self.held_out.changes
@@ -193,6 +199,7 @@ class FixResult:
             "parent": self.parent.reference,
             "corrections": asdict(self.mastered) | {"missed": list(self.mastered.missed)},
             "elsewhere": {**self.elsewhere.json, "source": self.kept},
+            "expected": {"share": self.expected, "of_all": self.expected_of_all},
             "loss_elsewhere": self.loss_elsewhere,
             "step": self.taken.step if self.taken else 0.0,
             "tried": [asdict(one) for one in self.tried],

@@ -1,7 +1,7 @@
 """``fix``: a handful of corrections learned by a stored prompt without its training data, so that its other answers stay.
 
     corrections ─┐
-    old prompt ──┼─ loop ─► new vectors ─ back off ─► counted elsewhere ─ within tolerance? ─► a new version, or a refusal
+    old prompt ──┼─ step ─► new vectors ─ back off ─► counted elsewhere ─ within tolerance? ─► a new version, or a refusal
     other texts ─┘
 
 Nothing is stored before everything is counted, and no text ever is.
@@ -19,9 +19,9 @@ from epigraph.correct.between import Tried, back_off, mixed
 from epigraph.correct.corrections import check_corrections, without
 from epigraph.correct.fixed import FixResult, HeldOut, Mastered, compare_scores
 from epigraph.correct.keep import Kept, given_texts, written_texts
-from epigraph.correct.objective import FixObjective
+from epigraph.correct.margins import kept_margins, wanted_margins
 from epigraph.correct.settings import FixConfig
-from epigraph.correct.teacher import ask_teacher
+from epigraph.correct.step import Learned, Vectors, learn
 from epigraph.cost import Meter
 from epigraph.errors import DataError, Unsupported
 from epigraph.library import StoredPrompt
@@ -29,13 +29,11 @@ from epigraph.methods import judge
 from epigraph.methods.judge import Answer
 from epigraph.methods.solver import PromptedBase
 from epigraph.model import PromptModel
-from epigraph.prompts import Form, KeyValue, KvPrompt, Repeated, SoftPrompt, Supply, TokenPrompt, plain_forms
+from epigraph.prompts import Embedded, Form, KeyValue, plain_forms
 from epigraph.tasks.row import Row
-from epigraph.tuning.loop import Listener, Loop, Settings
 from epigraph.tuning.surroundings import Stage
 
-RATE, WARMUP, CLIP = 0.25, 0.1, 1.0  # of the kind's own rate: a small step
-FEWEST_KEPT = 8
+GIVEN, WRITTEN, FEWEST_KEPT = 400, 160, 8  # texts to keep
 
 
 def fix(
@@ -46,7 +44,6 @@ def fix(
     held_out: Sequence[Row] = (),
     config: FixConfig | None = None,
     keep_source: str = "those given",
-    listener: Listener = lambda _moment: None,
     stage: Stage = lambda _name, _done, _total: None,
 ) -> FixResult:
     """Learn these corrections and count what changes elsewhere.
@@ -56,18 +53,7 @@ def fix(
 
     Raises DataError for corrections that cannot be learned, Unsupported for ensembles and prompts that depend on the input.
     """
-    return Fixing(model, corrections, keep, held_out, config or FixConfig(), keep_source, listener, stage).run()
-
-
-class FixLoop(Loop):
-    """The tuning loop, ended as soon as all corrections are mastered."""
-
-    objective: FixObjective
-
-    @property
-    def done(self) -> bool:
-        """Whether there is nothing left to learn, or no step left."""
-        return super().done or self.objective.mastered
+    return Fixing(model, corrections, keep, held_out, config or FixConfig(), keep_source, stage).run()
 
 
 @dataclass
@@ -80,14 +66,12 @@ class Fixing:
     held_out: Sequence[Row]
     config: FixConfig
     keep_source: str
-    listener: Listener
     stage: Stage
 
     def run(self) -> FixResult:
         """From the corrections to a result."""
         meter, engine = Meter(), self.solver.engine
-        flops = engine.flops
-        old, before = self.old, self.right_before
+        flops, old, before = engine.flops, self.old, self.right_before
         if before.all():
             raise DataError(
                 f"all {len(self.corrections)} corrections are answered right already by {self.model.card.reference}: "
@@ -96,20 +80,20 @@ class Fixing:
             )
         _ = self.old_answers
         read_seconds = meter.seconds
-        prompt, loop = self._train()
-        self.stage("backing off", 0, 1)
-        new = plain_forms(prompt.fold(), "a correction")
+        vectors = Vectors(old, engine.base.device, shared=self.shared)
+        learned = self._learn(vectors)
+        learn_seconds = meter.seconds - read_seconds
+        new = [_plain(form) for form in vectors.forms(learned.moved)]
         taken, tried = self._back_off(new)
         forms = old if taken is None else mixed(old, new, taken.step)
-        held = self._held_out(forms) if self.held_out else None
-        self.stage("backing off", 1, 1)
         right = right_answers(self.solver.with_forms(forms), self.corrections)
+        elsewhere = self._elsewhere(forms)
         cost = {
             "seconds": round(meter.seconds, 1),
             "reading_seconds": round(read_seconds, 1),
-            "train_seconds": round(loop.state.train_seconds, 1),
-            "steps": loop.state.step,
-            "trained_parameters": prompt.trained_parameters,
+            "train_seconds": round(learn_seconds, 1),
+            "steps": learned.steps,
+            "trained_parameters": vectors.size,
             "flops": engine.flops - flops,
             **meter.energy(),
         }
@@ -121,10 +105,13 @@ class Fixing:
                 mastered=int(right.sum()),
                 already=int(before.sum()),
                 missed=tuple(row.line for row, ok in zip(self.corrections, right, strict=True) if not ok),
+                given_up=len(learned.given_up),
             ),
             kept=self.kept.source,
-            elsewhere=self._elsewhere(forms),
-            held_out=held,
+            elsewhere=elsewhere,
+            expected=learned.expected_share,
+            expected_of_all=learned.asked_share,
+            held_out=self._held_out(forms) if self.held_out else None,
             tried=tried,
             taken=taken,
             config=self.config,
@@ -157,7 +144,7 @@ class Fixing:
     @cached_property
     def kept(self) -> Kept:
         """The texts whose answers shall stay. DataError where they are too few."""
-        most, seed = self.config.keep_rows, self.config.seed
+        seed, most = self.config.seed, self.config.keep_rows or (GIVEN if self.keep else WRITTEN)
         if self.keep:
             kept = given_texts(self.keep, self.corrections, most=most, seed=seed, source=self.keep_source)
         else:
@@ -184,23 +171,15 @@ class Fixing:
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
-    def _train(self) -> tuple[SoftPrompt, FixLoop]:
-        prompt = trainable(self.old, shared=bool(self.model.card.settings.get("share_blocks")))
-        prompt.to(self.solver.engine.base.device)
-        teacher = ask_teacher(self.solver, self.kept.rows)
-        objective = FixObjective(self.solver, self.old, self.corrections, teacher, self.config)
-        settings = Settings(
-            epochs=self.config.steps,
-            batch=len(self.corrections),
-            rate=self.config.rate or RATE * kind_of(self.old).default_rate,
-            warmup=WARMUP,
-            clip=CLIP,
-            patience=self.config.steps,
-            seed=self.config.seed,
-        )
-        loop = FixLoop(prompt, objective, settings, self.listener)
-        loop.run()
-        return prompt, loop
+    @property
+    def shared(self) -> bool:
+        """Whether several blocks are one."""
+        return len(self.old) > 1 and bool(self.model.card.settings.get("share_blocks"))
+
+    def _learn(self, vectors: Vectors) -> Learned:
+        wanted = wanted_margins(self.solver, self.corrections)
+        kept = kept_margins(self.solver, self.kept.rows, self.old_answers)
+        return learn(vectors, wanted, kept, self.config, lambda done, of: self.stage("learning the corrections", done, of))
 
     def _back_off(self, new: Sequence[Form]) -> tuple[Tried | None, list[Tried]]:
         most = int(self.config.tolerance * len(self.kept.rows) + 1e-9)
@@ -249,14 +228,8 @@ def check_fixable(stored: StoredPrompt) -> list[Form]:
     return plain_forms(stored.forms, f"a correction of {card.reference}")
 
 
-def trainable(forms: Sequence[Form], *, shared: bool = False) -> SoftPrompt:
-    """Stored forms as a prompt that can be trained; ``shared`` blocks stay one."""
-    kind = kind_of(forms)
-    if shared and len(forms) > 1:
-        return Repeated(kind.begin(forms[:1], Supply()), len(forms))
-    return kind.begin(forms, Supply())
-
-
-def kind_of(forms: Sequence[Form]) -> type[SoftPrompt]:
-    """The kind without reparameterisation that has such forms: whatever they were trained through is gone."""
-    return KvPrompt if isinstance(forms[0], KeyValue) else TokenPrompt
+def _plain(form: Form) -> Form:
+    """As a folder keeps it: fp32, on the CPU."""
+    if isinstance(form, Embedded):
+        return Embedded(form.vectors.detach().float().cpu().contiguous())
+    return KeyValue(form.keys.detach().float().cpu().contiguous(), form.values.detach().float().cpu().contiguous())
