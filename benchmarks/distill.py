@@ -7,7 +7,8 @@
 Several draws of the examples are tried in turn, and the first under which the base does not give one label to nearly all texts is
 taken: to imitate a constant is nothing. The student learns from texts alone; labels are used for the scores only. Cohen's kappa is on
 test texts, beside the agreement of the constant answer, whose kappa is 0. Tokens and seconds are of one request: before as the hard
-prompt is read anew, with its keys and values kept, and after. The set is found through $EPIGRAPH_DATA.
+prompt is read anew, with its keys and values kept, and after. An interrupted measurement goes on where it was. The set is found through
+$EPIGRAPH_DATA.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from measuring import open_base, parser, show, verdict, write
@@ -29,6 +31,7 @@ from epigraph.distilling.written import draw
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Moment
+from epigraph.tuning.run import Run
 from epigraph.tuning.surroundings import Surroundings
 
 TARGET = 0.9  # of kappa, prompt first
@@ -46,8 +49,11 @@ def main() -> None:
     found = []
     for place in asked.places:
         config = DistillConfig(place=place, length=asked.length, epochs=asked.epochs, rate=asked.rate, batch=asked.batch)
-        around = Surroundings(listener=tell, note=print, stage=stage)
+        runs = asked.out / f"distill-{place}"
+        around = Surroundings(runs=runs, resume=unfinished(runs), listener=tell, note=print, stage=stage)
         result = epigraph.distill(base, task, texts, teacher, config, tests=tests, engine=engine, around=around)
+        assert result.prompt.metrics_file is not None
+        Run(result.prompt.metrics_file.parent).finish(place)
         found.append(line(place, result))
         show("so far", found)
     verdicts = [verdict(f"kappa, prompt {one['place']}", one["kappa"], least=TARGET) for one in found]
@@ -85,6 +91,12 @@ def choose(
             return teacher, draws
     best = min(range(len(draws)), key=lambda i: draws[i]["most of one label"])
     return teachers[best], draws
+
+
+def unfinished(runs: Path) -> Path | None:
+    """The run that was interrupted, if there is one: it is gone on with."""
+    found = [folder for folder in sorted(runs.glob("*/")) if not Run(folder).stored_as]
+    return found[-1] if found else None
 
 
 def line(place: str, result: DistillResult) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def taught(toy: Base, tmp_path_factory: pytest.TempPathFactory, toy_rows: Any) -
     pairs = toy_rows(40)
     task = Task.from_rows([text for text, _ in pairs], [label for _, label in pairs], name="moods")
     found = {}
-    rivals = {
+    rivals: dict[str, Any] = {
         "full": lambda: FullFineTuning(Engine(toy), task, task.train.rows, task.train.rows[:8], FullSettings(rate=3e-3)),
         "lora": lambda: Lora(Engine(toy), task, task.train.rows, task.train.rows[:8], LoraSettings(rate=1e-2)),
     }

@@ -17,8 +17,7 @@ from epigraph.distilling.written import HardPrompt
 from epigraph.engine import Engine
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
-
-from .conftest import LABELS, House, Running, labelled, written
+from tests.serving.conftest import LABELS, House, Running, labelled, written
 
 ROWS = [Row(fields={"text": f"text {i}"}) for i in range(20)]
 
@@ -71,9 +70,14 @@ def test_what_was_answered_before_an_interruption_is_not_asked_again(
     assert file.stat().st_mode & 0o077 == 0
     with file.open("ab") as out:
         out.write(b'{"key": "half a li')  # a kill while it was written
-    later = []
+    later: list[Row] = []
+
+    def count(self: RemoteTeacher, rows: list[Row]) -> Any:
+        later.extend(rows)
+        return teach(self, rows)
+
     with monkeypatch.context() as patch:
-        patch.setattr(RemoteTeacher, "teach", lambda self, rows: (later.extend(rows), teach(self, rows))[1])
+        patch.setattr(RemoteTeacher, "teach", count)
         found = ask_all(teacher, ROWS[:12], stage=stage, folder=tmp_path)
     assert (len(found), len(later)) == (12, 4)
     assert ask_all(teacher, ROWS[:12], stage=stage, folder=tmp_path) == found
