@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("building", "side_by_side", "scaling", "memory", "compile", "kinds", "decoding", "serving", "soak", "distill", "fix")
+SCRIPTS = (
+    "building",
+    "side_by_side",
+    "scaling",
+    "memory",
+    "compile",
+    "kinds",
+    "decoding",
+    "serving",
+    "soak",
+    "distill",
+    "fix",
+)
 
 
 @pytest.mark.slow

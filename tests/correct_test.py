@@ -18,7 +18,7 @@ from epigraph.library import Library, Lineage
 from epigraph.routing.shelf import FOLDER as ROUTER
 
 LABELS = ("animal", "metal")
-QUICK = ["--tolerance", "0.5", "--keep-rows", "40"]
+QUICK = ["--tolerance", "1", "--keep-rows", "40", "--hold", "0.1"]
 
 
 def mixed(rows: int, seed: int) -> list[tuple[str, str]]:
@@ -36,6 +36,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, toy_rows: 
     write_csv(parent / "train.csv", toy_rows(40))
     write_csv(parent / "test.csv", mixed(40, 1))
     asked = ["--epochs", "3", "--length", "2", "--rate", "0.3", "--batch", "8", "--library", str(parent / "library")]
+    asked += ["--readings", "1", "--validation", "0.15", "--keep", "soft"]
     shared = ["--base", str(toy_folder), "--dtype", "float32"]
     assert main.run(["tune", str(parent / "train.csv"), "--name", "moods", *asked, *shared, "--json"]) == 0
     return parent
@@ -72,7 +73,7 @@ def test_mistakes_are_found_corrected_compared_and_taken_back(
     assert losses == sorted(losses, reverse=True)
     assert sum(pair["rows"] for pair in found["pairs"]) == found["wrong"]
     assert sum(group["rows"] for group in found["similar"]) == len(found["worst"])
-    assert found["trained_rows"] == 0
+    assert found["trained_rows"] == 0, "no training row has both marks"
     assert "confident learning" in page.read_text(encoding="utf-8")
     rows = read(sheet)
     assert list(rows[0]) == ["text", "label", "answer", "probability", "suspicion"]
@@ -132,7 +133,7 @@ def test_a_refusal_says_what_to_do_and_writes_nothing(
     file, keep = write(tmp_path / "one.csv", [("text", "label"), *rows]), write(tmp_path / "keep.csv", kept)
     said = cli("predict", "moods", "aa a aa", "--json", *toy_flags).lines[0]["label"]
     write(file, [("text", "label"), ("aa a aa", LABELS[1 - LABELS.index(said)])])
-    done = cli("fix", "moods", file, "--keep", keep, "--tolerance", "0", "--hold", "0.0001", "--json", *toy_flags)
+    done = cli("fix", "moods", file, "--keep", keep, "--tolerance", "0", "--hold", "1000000", "--json", *toy_flags)
     assert done.code == 2
     assert done.json["prompt"] is None
     assert done.json["error"]["type"] == "Refused"
