@@ -65,7 +65,7 @@ def methods(engine: epigraph.Engine, task: Task, train: list[Row], seed: int, *,
         "8-shot": few_shot(engine, task, draw_examples(engine, task, train, seed=seed), 1),
     }
     if tuned:
-        config = epigraph.TuneConfig(seed=seed, holdout=0.0)
+        config = epigraph.TuneConfig(seed=seed, holdout=0.0).single
         found["soft prompt"] = epigraph.tune(engine.base, task, config, engine=engine).model.method
     return found
 

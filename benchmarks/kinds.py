@@ -101,7 +101,7 @@ def measure(
     settings = {"kind": kind, "place": place, "seed": seed, **(QUICK if asked.quick else {}), **json.loads(asked.config)}
     cell: dict[str, Any] = {"kind": kind, "place": place, "seed": seed}
     try:
-        result = epigraph.tune(engine.base, task, epigraph.TuneConfig(**settings), engine=engine)
+        result = epigraph.tune(engine.base, task, epigraph.TuneConfig(**settings).single, engine=engine)
     except EpigraphError as error:  # a kind may not fit a base or a set: that is a finding too
         return cell | {"refused": str(error)}
     metric = next(name for name in METRICS if name in result.scores)
