@@ -137,7 +137,9 @@ class Renderer:
         encoded = self._encode(served, row, _label_room(served), before, truncate=truncate)
         closing = self._closing(served)
         words = {answer_text(served.task.template, words, closing): label for label, words in served.task.labels.items()}
-        sampling = Sampling(max_tokens=max(map(len, served.trie.paths)) + 1, temperature=0.0)
+        # who is held to these words may still spell them by shorter tokens than ours, down to single bytes
+        most = max(len(said.encode()) for said in words)
+        sampling = Sampling(max_tokens=most + 1, temperature=0.0)
         return Constrained(segments=encoded.segments, prompt=served.carried, sampling=sampling, words=words)
 
     def _closing(self, served: Served) -> str:

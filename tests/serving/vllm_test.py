@@ -217,6 +217,8 @@ def test_labels_come_by_constrained_decoding_and_probabilities_are_not_to_be_had
     assert set(labels) <= {"animal", "metal", "number"}
     assert labels[0] == labels[1]
     assert far.fake.asked[-1]["structured_outputs"] == {"choice": [" animal", " metal", " number"]}
+    # a real server once spelled a label by short tokens and ran out of room, which was a 502
+    assert far.fake.asked[-1]["max_tokens"] >= len(b" animal")
     refused = far.client.post("/v1/classify", json={"model": "words", "input": texts})
     assert refused.status_code == 501
     assert refused.headers["x-should-retry"] == "false"

@@ -1,13 +1,14 @@
-"""Greedy texts through a stock vLLM server equal our own engine's in at least 95 of 100 requests.
+"""Greedy texts of tuned prompts through a stock vLLM server equal our own engine's in at least 95 of 100 requests.
 
-Every difference must be where the two likeliest tokens lie within bf16 rounding of each other: vLLM computes in bf16.
+Every difference must be where the two likeliest tokens lie within bf16 rounding of each other: vLLM computes in bf16. Of prompts
+that were never tuned, whose next token is often a toss-up, only that is asked.
 """
 
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from epigraph import TuneConfig, tune
 from epigraph.base import Base, load_base
 from epigraph.base.load import load_embedding
 from epigraph.engine import Engine, generate
@@ -31,6 +33,7 @@ from epigraph.serve.vllm import Upstream
 from epigraph.serve.work import Generation, Sampling
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.task import Task
+from epigraph.tuning.surroundings import Surroundings
 
 TOKENS = 16
 SUBJECTS = [
@@ -47,8 +50,10 @@ SUBJECTS = [
 ]
 TEXTS = [f"Say something about {subject}{end}" for subject in SUBJECTS for end in (".", " now.", ", please.", "!", ":")]
 STARTS_SECONDS = 1800
-ROUNDING = 0.5
-"""Nats: logits of 16 to 32 are 2^-3 apart in bf16, and two forward passes round in other orders."""
+ROUNDING = 0.25
+"""Logits of 16 to 32 are 2^-3 apart in bf16, and two forward passes round in other orders: either may be a step off."""
+TEMPLATES = {"before": "{prompt}{text}\nAnswer:", "behind": "{text}{prompt}\nAnswer:"}
+LEARNED = ["dogs", "the moon", "a red car", "her garden", "old books", "green tea", "a river", "the train", "chess", "snow"]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +100,8 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 @pytest.fixture(scope="module")
 def service(base: Base, upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Service:
     root = tmp_path_factory.mktemp("library")
-    for name, template in (("before", "{prompt}{text}\nAnswer:"), ("behind", "{text}{prompt}\nAnswer:")):
+    tuned(root, base.path or Path())
+    for name, template in ((f"rough-{name}", template) for name, template in TEMPLATES.items()):
         words = base.embed(torch.tensor(base.tokenize(" Answer in one short and friendly sentence.")))
         noise = 0.2 * base.table_rms * torch.randn(words.shape, generator=torch.Generator().manual_seed(1))
         task = Task.from_rows(["a", "b"], ["c", "d"], kind="generation", template=template)
@@ -110,10 +116,22 @@ def service(base: Base, upstream: str, tmp_path_factory: pytest.TempPathFactory)
     return Service(alone, root, Upstream(alone, config.urls, queue=64, seconds=1800.0), config, computes_here=False)
 
 
-def jobs_of(service: Service, name: str) -> list[Generation]:
+def tuned(library: Path, folder: Path) -> None:
+    """Prompts that say of a subject that they like it."""
+    base = load_base(folder, dtype="float32")
+    texts = [f"Say something about {subject}{end}" for subject in LEARNED for end in (".", "!", ":")]
+    said = [f"I like {subject} very much." for subject in LEARNED for _ in range(3)]
+    for name, template in TEMPLATES.items():
+        task = replace(Task.from_rows(texts, said, kind="generation", template=template), output_tokens=TOKENS)
+        config = TuneConfig(kind="token", length=8, epochs=8, batch=4)
+        made = tune(base, task, config, name=name, around=Surroundings(runs=library.parent / "runs")).prompt.stored
+        Library(library).add(name, made.forms, made.card)
+
+
+def jobs_of(service: Service, name: str, texts: Sequence[str]) -> list[Generation]:
     """What each text is to the engine."""
     served, greedy = service.shelf.get(name), Sampling(temperature=0.0)
-    jobs = [service.renderer.task(served, text, Asked(sampling=greedy, most=TOKENS)).job for text in TEXTS]
+    jobs = [service.renderer.task(served, text, Asked(sampling=greedy, most=TOKENS)).job for text in texts]
     return [job for job in jobs if isinstance(job, Generation)]
 
 
@@ -131,24 +149,37 @@ def lead(base: Base, job: Generation, said: list[int]) -> float:
     return float(best[0] - best[1])
 
 
-def test_greedy_texts_are_equal_or_the_lead_was_within_rounding(base: Base, service: Service) -> None:
-    engine, different = Engine(base, keep=False), []
-    with TestClient(create_app(service), base_url="http://localhost") as client:
-        for name in ("before", "behind"):
-            body = {"model": name, "prompt": TEXTS, "temperature": 0, "max_tokens": TOKENS, "logprobs": 1}
+def differing(base: Base, service: Service, names: Sequence[str], texts: Sequence[str]) -> list[float]:
+    """The leads where their texts part from ours, one a text that does."""
+    engine, leads = Engine(base, keep=False), []
+    backend = Upstream(service.base, service.config.urls, queue=64, seconds=1800.0)  # a backend starts once
+    fresh = Service(service.base, service.library.root, backend, service.config, computes_here=False)
+    with TestClient(create_app(fresh), base_url="http://localhost") as client:
+        for name in names:
+            body = {"model": name, "prompt": list(texts), "temperature": 0, "max_tokens": TOKENS, "logprobs": 1}
             found = client.post("/v1/completions", json=body)
             assert found.status_code == 200, found.text
-            jobs = jobs_of(service, name)
+            jobs = jobs_of(service, name, texts)
             for job, said, choice in zip(jobs, ours(engine, jobs), found.json()["choices"], strict=True):
                 text = base.detokenize(said).strip()
                 if text != choice["text"]:
                     mine = [service.pieces.text(token) for token in said]
                     pairs = zip(mine, choice["logprobs"]["tokens"], strict=False)
                     at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(mine), TOKENS - 1))
-                    different.append((name, at, round(lead(base, job, said[:at]), 4), text, choice["text"]))
-    print(f"{len(different)} of {2 * len(TEXTS)} differ:", *different, sep="\n")
-    assert len(different) <= 5
-    assert all(gap <= ROUNDING for _, _, gap, *_ in different)
+                    leads.append(lead(base, job, said[:at]))
+                    print(f"{name}, token {at}, lead {leads[-1]:.4f}: {text!r} / {choice['text']!r}")
+    print(f"{len(leads)} of {len(names) * len(texts)} differ ({', '.join(names)})")
+    return leads
+
+
+def test_greedy_texts_of_tuned_prompts_are_equal(base: Base, service: Service) -> None:
+    leads = differing(base, service, list(TEMPLATES), TEXTS)
+    assert len(leads) <= 5
+    assert all(one <= ROUNDING for one in leads)
+
+
+def test_texts_of_rough_prompts_part_only_where_the_lead_is_within_rounding(base: Base, service: Service) -> None:
+    assert all(one <= ROUNDING for one in differing(base, service, [f"rough-{name}" for name in TEMPLATES], TEXTS[::5]))
 
 
 def test_a_label_is_decoded_under_its_constraint(service: Service) -> None:
@@ -156,4 +187,5 @@ def test_a_label_is_decoded_under_its_constraint(service: Service) -> None:
     fresh = Service(service.base, service.library.root, backend, service.config, computes_here=False)
     with TestClient(create_app(fresh), base_url="http://localhost") as client:
         answer = client.post("/v1/completions", json={"model": "label", "prompt": TEXTS[:4]})
+        assert answer.status_code == 200, answer.text
         assert {choice["text"] for choice in answer.json()["choices"]} <= {"good", "bad"}
