@@ -268,10 +268,12 @@ def test_a_killed_and_an_interrupted_process_are_resumed_by_the_printed_command(
         )
         for name in ("killed", "interrupted")
     }
-    for name, number in (("killed", signal.SIGKILL), ("interrupted", signal.SIGINT)):
-        while not list(work.glob(f"{name}/.runs/*/state.safetensors")) and started[name].poll() is None:
-            time.sleep(0.01)
-        started[name].send_signal(number)
+    waiting = {"killed": signal.SIGKILL, "interrupted": signal.SIGINT}
+    while waiting:  # each as soon as it has a state: while one was waited for, the other once came to its end
+        for name in list(waiting):
+            if list(work.glob(f"{name}/.runs/*/state.safetensors")) or started[name].poll() is not None:
+                started[name].send_signal(waiting.pop(name))
+        time.sleep(0.01)
     said = {name: process.communicate()[1] for name, process in started.items()}
     assert started["killed"].returncode == -signal.SIGKILL
     assert started["interrupted"].returncode == 130, said["interrupted"]
