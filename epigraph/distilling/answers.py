@@ -28,8 +28,7 @@ class Answers:
     """What one teacher said so far."""
 
     def __init__(self, identity: Mapping[str, Any], folder: Path | None = None) -> None:
-        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-        self.file = (folder or home() / PART) / f"{name}.jsonl"
+        self.file = (folder or home() / PART) / f"{identity_hash(identity)[:32]}.jsonl"
         self.known = self._read()
 
     def _read(self) -> dict[str, Taught]:
@@ -57,6 +56,11 @@ class Answers:
             with os.fdopen(handle, "ab") as out:
                 out.write("".join(lines).encode())
         self.known |= {row_key(row): one for row, one in zip(rows, taught, strict=True)}
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """sha256 of all that a teacher's answers depend on."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def row_key(row: Row) -> str:

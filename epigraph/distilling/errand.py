@@ -5,7 +5,7 @@ task + texts + (hard prompt | stored prompt | another model | an address) → te
 Whatever can be wrong without the base is found before the base is loaded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
 from epigraph.tasks.text_file import read_text
 from epigraph.tuning.loop import Listener
-from epigraph.tuning.run import Run, rows_hash
+from epigraph.tuning.run import Run
 from epigraph.tuning.surroundings import Stage, Surroundings
 
 RUNS = ".runs"
@@ -142,7 +142,7 @@ def run_job(
         output_tokens=tokens,
         engine=engine,
         around=around,
-        describe={"job": job.to_dict() | {"name": name}, "data": _hashes(texts, tests, shown, hard)},
+        describe={"job": job.to_dict() | {"name": name}},
         parents=[stored.card.reference] if stored is not None else (),
     )
     result = replace(result, warnings=[*result.warnings, *_faults(texts, tests)])
@@ -219,15 +219,6 @@ class _Teachers:
         except NotFound as error:
             raise NotFound(f"the teacher's base is not here: {error.message}", "Pass --teacher with its folder.") from error
         return own if base.fingerprint == own.base.fingerprint else Engine(base, keep=False)
-
-
-def _hashes(texts: Split, tests: Split | None, shown: Sequence[Row], hard: str) -> Mapping[str, str]:
-    """What a resumed distilling must find again."""
-    from hashlib import sha256
-
-    found = {"texts": rows_hash(texts.rows)[:16], "examples": rows_hash(shown)[:16]}
-    found["hard_prompt"] = sha256(hard.encode(errors="surrogatepass")).hexdigest()[:16]
-    return found | ({"test": rows_hash(tests.rows)[:16]} if tests is not None else {})
 
 
 def _faults(*splits: Split | None) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 
 from epigraph.base import Base
 from epigraph.cost import Meter, peak_memory
-from epigraph.distilling.answers import ask_all
+from epigraph.distilling.answers import ask_all, identity_hash
 from epigraph.distilling.choices import Choices, choose
 from epigraph.distilling.fidelity import Fidelity, alone, compare, costs_of, score_teacher, seconds_a_request
 from epigraph.distilling.mapping import Carried, carry
@@ -38,7 +38,7 @@ from epigraph.tasks.split import split_validation
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Loop, Moment
 from epigraph.tuning.result import TunedPrompt
-from epigraph.tuning.run import Run
+from epigraph.tuning.run import Run, rows_hash
 from epigraph.tuning.session import longest_output
 from epigraph.tuning.state import load_states
 from epigraph.tuning.surroundings import Surroundings
@@ -104,7 +104,8 @@ def distill(
         seed=config.seed,
     )
     solver = PromptedBase(engine, choices.task, student.fold(), output_tokens=tokens)
-    run = _run(solver, choices, around, name, describe or {})
+    data = {"rows": rows_hash([row for part in parts for row in part]), "teacher": identity_hash(teacher.identity)}
+    run = _run(solver, choices, around, name, {**(describe or {}), "data": data})
     if run is not None:
         around.started(run)
     taught = _taught(teacher, parts, solver, around, "test" if tests else "holdout")
@@ -193,7 +194,7 @@ def _run(solver: PromptedBase, choices: Choices, around: Surroundings, name: str
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
     }
     if around.resume is not None:
-        return resume(around.resume, {**depends, "data": describe.get("data", {})})
+        return resume(around.resume, {**depends, "data": describe["data"]})
     return None if around.runs is None else create(around.runs, name, {**depends, **describe})
 
 
