@@ -62,7 +62,7 @@ def test_nothing_moved_is_the_old_prompt_whatever_its_form(block: Embedded) -> N
 
 def test_the_move_is_the_minimum_of_what_the_docstring_says() -> None:
     gradients, residual = drawn(9, 20).double(), drawn(9, seed=2).double()
-    system = System(gradients, 3, drawn(6, seed=4).double(), FixConfig())
+    system = System(gradients, drawn(6, seed=4).double(), hold=100.0)
     move = system.move(residual, range(3)).requires_grad_()
     loss = move.pow(2).sum() + ((gradients @ move - residual).pow(2) / system.noise).sum()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ def test_leaving_one_out_is_what_the_formula_says() -> None:
     """The published equation against the slow way: solve again without each kept row, and see where it goes."""
     gradients, residual = drawn(9, 20).double(), torch.cat([drawn(3, seed=2).double(), torch.zeros(6).double()])
     teacher = drawn(6, seed=4).double().abs()
-    system = System(gradients, 3, teacher, FixConfig())
+    system = System(gradients, teacher, hold=100.0)
     _, solved, inverse = system._solved(residual, range(3))
     told = -(solved / inverse)[3:]
     for k in range(6):
