@@ -10,8 +10,8 @@
 (https://arxiv.org/abs/1503.02531), show distillation to be in its limit, on new texts as Li & Hoiem 2016, section 3
 (https://arxiv.org/abs/1606.09282), with the pull to the old vectors; linearised (Gauss-Newton) and solved in as many unknowns as
 there are rows. ``away`` is the leave-one-out formula of regularised least squares (Rasmussen & Williams 2006, section 5.4.2): what
-changes beyond the texts at hand, told without a further text. While ``share`` is more than three quarters of the tolerance, the
-correction that costs most (largest α_c · r_c) is given up.
+changes beyond the texts at hand, told without a further text. While ``share`` is more than ``afford``, the correction that costs most
+(largest α_c · r_c) is given up.
 
 Differs from descent on the divergence, as ``tuning`` would do it: 2 or 3 linearisations instead of some 20 passes, and a third of the
 answers changed (benchmarks/README.md).
@@ -36,7 +36,6 @@ MASTER, FIRMER, FIRMEST = (
     1e-7,
 )  # of the mean diagonal: how loosely a correction is asked for, less from step to step
 SURE = 3.0  # nats from which on an answer is held less firmly: it is far from turning
-RESERVE = 0.75  # of the tolerance may be expected: the rest is for what the linear picture does not show
 MOST_MOVE = 0.1  # rms of a step, in units of the vectors' rms
 COLUMNS = 1 << 14
 
@@ -108,9 +107,13 @@ def learn(
     wanted: Margins,
     kept: Margins,
     config: FixConfig,
+    afford: float,
     told: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Learned:
-    """The smallest move by which the wanted answers are given and the kept ones stay. Diverged if it is not finite."""
+    """The smallest move by which the wanted answers are given and the kept ones stay. Diverged if it is not finite.
+
+    ``afford`` is the share of answers elsewhere that may be expected to change.
+    """
     moved = torch.zeros(vectors.size, device=vectors.old[0].device)
     held, teacher = vectors.gradient(kept, moved)
     now, chosen = teacher, list(range(len(wanted.rows)))
@@ -130,7 +133,7 @@ def learn(
         system = System(torch.cat([own, held]), teacher, hold=config.hold, miss=max(FIRMEST, MASTER * FIRMER**step))
         residual = torch.cat([(config.reach - values).clamp(min=0), teacher - now])
         if not step:
-            chosen, shares = system.affordable(residual, config.tolerance)
+            chosen, shares = system.affordable(residual, afford)
             given_up = tuple(sorted(set(range(len(own))) - set(chosen)))
         moved = moved + _short(system.move(residual, chosen))
         now = vectors.margins(kept, moved)
@@ -148,11 +151,11 @@ class System:
         loose = (1 + (teacher / SURE) ** 2) / hold
         self.noise = scale * torch.cat([loose.new_full((self.corrections,), miss), loose])
 
-    def affordable(self, residual: Values, tolerance: float) -> tuple[list[int], tuple[float, float]]:
-        """The corrections that can be learned within the tolerance, one at the least, and the expected shares of all and of these."""
+    def affordable(self, residual: Values, afford: float) -> tuple[list[int], tuple[float, float]]:
+        """The corrections that can be learned, one at the least, and the expected shares of all and of these."""
         chosen = list(range(self.corrections))
         first = share = self._expected(residual, chosen)
-        while share > RESERVE * tolerance and len(chosen) > 1:
+        while share > afford and len(chosen) > 1:
             rows, solved, _ = self._solved(residual, chosen)
             cost = (solved * residual[rows])[: len(chosen)]
             if float(cost.max()) <= 0:

@@ -89,7 +89,7 @@ def test_corrections_are_reached_and_the_kept_stay(bend: float, block: Embedded)
     wanted = Linear(drawn(3, 32), torch.full((3,), -1.0) - drawn(3, 32) @ block.vectors.flatten(), bend)
     kept = Linear(drawn(12, 32, seed=7), torch.full((12,), 4.0) - drawn(12, 32, seed=7) @ block.vectors.flatten(), bend)
     before = vectors.margins(kept, torch.zeros(32))
-    learned = learn(vectors, wanted, kept, FixConfig(tolerance=1.0))
+    learned = learn(vectors, wanted, kept, FixConfig(), 1.0)
     assert (vectors.margins(wanted, learned.moved) > 0).all()
     assert float((vectors.margins(kept, learned.moved) - before).abs().max()) < 0.5
     assert learned.given_up == ()
@@ -104,7 +104,7 @@ def test_what_costs_too_much_is_given_up_the_dearest_first(block: Embedded) -> N
     near = other.repeat(10, 1) + 0.3 * drawn(10, 32, seed=6) * (torch.arange(32) > 1)
     kept = Linear(near, torch.full((10,), 0.3) - near @ flat)
     vectors = Vectors([block], torch.device("cpu"))
-    learned = learn(vectors, wanted, kept, FixConfig(tolerance=0.05))
+    learned = learn(vectors, wanted, kept, FixConfig(), 0.04)
     assert learned.given_up == (1,)
     assert learned.expected_share < learned.asked_share
     assert float(vectors.margins(wanted, learned.moved)[0]) > 0
@@ -114,4 +114,4 @@ def test_values_that_are_not_finite_are_an_error(block: Embedded) -> None:
     vectors = Vectors([block], torch.device("cpu"))
     broken = Linear(drawn(2, 32), torch.tensor([float("nan"), -1.0]))
     with pytest.raises(Diverged, match="not finite"):
-        learn(vectors, broken, Linear(drawn(8, 32), torch.ones(8)), FixConfig())
+        learn(vectors, broken, Linear(drawn(8, 32), torch.ones(8)), FixConfig(), 1.0)
