@@ -102,7 +102,7 @@ def _rows(whole: Task, asked: argparse.Namespace) -> tuple[Task, list[Row]]:
 
 
 def _tuning(asked: argparse.Namespace) -> epigraph.TuneConfig:
-    return epigraph.TuneConfig(holdout=0.0, epochs=1 if asked.quick else None)
+    return epigraph.TuneConfig(holdout=0.0, epochs=1 if asked.quick else None).single
 
 
 def _arguments() -> argparse.Namespace:

@@ -18,7 +18,7 @@ from epigraph.library import Library, Lineage
 from epigraph.routing.shelf import FOLDER as ROUTER
 
 LABELS = ("animal", "metal")
-QUICK = ["--tolerance", "1", "--keep-rows", "40", "--hold", "0.1"]
+QUICK = ["--tolerance", "0.5", "--keep-rows", "40"]
 
 
 def mixed(rows: int, seed: int) -> list[tuple[str, str]]:
@@ -63,12 +63,11 @@ def test_mistakes_are_found_corrected_compared_and_taken_back(
     cli: Any, library: Path, shelf: Path, toy_flags: list[str], tmp_path: Path
 ) -> None:
     sheet, page = tmp_path / "deep" / "corrections.csv", tmp_path / "mistakes.html"
-    asked = ["--data", shelf / "test.csv", "--worst", "8", "--csv", sheet, "--report", page, "--json"]
+    asked = ["--data", shelf / "test.csv", "--worst", "40", "--csv", sheet, "--report", page, "--json"]
     done = cli("errors", "moods", *asked, *toy_flags)
     assert done.code == 0, done.err
     found = done.json
-    assert found["wrong"] >= 8
-    assert len(found["worst"]) == 8
+    assert len(found["worst"]) == found["wrong"] >= 8
     losses = [one["loss"] for one in found["worst"]]
     assert losses == sorted(losses, reverse=True)
     assert sum(pair["rows"] for pair in found["pairs"]) == found["wrong"]
@@ -94,7 +93,7 @@ def test_mistakes_are_found_corrected_compared_and_taken_back(
     assert answers["changed"] == len(answers["differs"]) >= fixed["corrections"]["mastered"]
     assert answers["broken"] + answers["fixed"] + answers["otherwise"] == answers["changed"]
     assert 0 <= answers["p_mcnemar"] <= 1
-    assert differs.json["similarity"]["cosine"] > 0.9
+    assert differs.json["similarity"]["cosine"] > 0.5
     assert "lineage.how" in {one["field"] for one in differs.json["card"]}
     assert "moods@2" in cli("library", "diff", "moods@1", "moods@2").out
     back = cli("library", "rollback", "moods", "--json").json
@@ -127,13 +126,12 @@ def test_tables_for_people(cli: Any, library: Path, shelf: Path, toy_flags: list
 def test_a_refusal_says_what_to_do_and_writes_nothing(
     cli: Any, library: Path, shelf: Path, toy_flags: list[str], tmp_path: Path
 ) -> None:
-    """Every text but one shall stay as it is, one very much like it shall not: no step does both."""
-    rows = [("aa a aa", "metal")]
-    kept = [["text"], *([f"aa a {'a' * i}"] for i in range(3, 13))]
-    file, keep = write(tmp_path / "one.csv", [("text", "label"), *rows]), write(tmp_path / "keep.csv", kept)
-    said = cli("predict", "moods", "aa a aa", "--json", *toy_flags).lines[0]["label"]
-    write(file, [("text", "label"), ("aa a aa", LABELS[1 - LABELS.index(said)])])
-    done = cli("fix", "moods", file, "--keep", keep, "--tolerance", "0", "--hold", "1000000", "--json", *toy_flags)
+    """Texts that the base reads as the same one, since it reads no further: no step turns one of them alone."""
+    long = "aa a ZZ " * 100
+    file, keep = tmp_path / "one.csv", write(tmp_path / "keep.csv", [["text"], *([f"{long} {i}"] for i in range(10))])
+    said = cli("predict", "moods", f"{long} x", "--json", *toy_flags).lines[0]["label"]
+    write(file, [("text", "label"), (f"{long} x", LABELS[1 - LABELS.index(said)])])
+    done = cli("fix", "moods", file, "--keep", keep, "--json", *toy_flags)
     assert done.code == 2
     assert done.json["prompt"] is None
     assert done.json["error"]["type"] == "Refused"

@@ -4,12 +4,14 @@
 
 Every field of the template is written by itself, behind up to four values that corrections have there (few-shot, Brown et al. 2020,
 https://arxiv.org/abs/2005.14165), each token drawn from the nucleus of Holtzman et al. 2020, section 3.1,
-https://arxiv.org/abs/1904.09751. No answer is asked for: that is the old prompt's. The texts are seeded and never stored.
+https://arxiv.org/abs/1904.09751, among the 100 likeliest. No answer is asked for: that is the old prompt's. The texts are seeded and
+never stored.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +26,8 @@ from epigraph.tasks.split import head
 from epigraph.tasks.task import Task
 
 SHOWN, LEADS = 4, 8  # values before a new one; different beginnings
-NUCLEUS, MOST_TOKENS = 0.95, 64
-SPARE = 1.3  # written for one that is wanted: some come out empty or twice
+NUCLEUS, LIKELIEST, MOST_TOKENS = 0.95, 100, 48
+SPARE = 1.15  # written for one that is wanted: some come out empty or twice
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,17 @@ def _written(engine: Engine, values: Sequence[str], count: int, draw: random.Ran
         text = "".join(f"{' '.join(value.split())}\n" for value in shown)
         leads.append([*opening(base, chat=False), *base.tokenize_plainly(text)][-(base.context - MOST_TOKENS - 1) :])
     rows = [Encoded((tuple(leads[i % len(leads)][:-1]), tuple(leads[i % len(leads)][-1:]))) for i in range(count)]
-    longest = max(len(base.tokenize_plainly(value)) for value in values)
+    usual = median(len(base.tokenize_plainly(value)) for value in values)
     nothing = Embedded(torch.zeros(0, base.hidden, device=base.device))
     generator = torch.Generator().manual_seed(draw.getrandbits(62))
-    limit = min(MOST_TOKENS, int(1.5 * longest) + 8)
+    limit = min(MOST_TOKENS, int(usual) + 8)
     found = generate(engine, rows, [nothing], limit, ("\n",), lambda logits: _drawn(logits, generator))
     return [base.detokenize(ids).partition("\n")[0].strip() for ids in found]
 
 
 def _drawn(logits: Float[Tensor, "B V"], generator: torch.Generator) -> Int[Tensor, "B"]:
-    """A token of each row's nucleus."""
-    weights, order = torch.softmax(logits.float().cpu(), -1).sort(-1, descending=True)
+    """A token of each row's nucleus, among the likeliest."""
+    weights, order = torch.softmax(logits.float(), -1).cpu().topk(min(LIKELIEST, logits.shape[-1]))
     weights = weights.masked_fill(weights.cumsum(-1) - weights >= NUCLEUS, 0.0)
     place = torch.multinomial(weights, 1, generator=generator)
     return order.gather(1, place)[:, 0].to(logits.device)

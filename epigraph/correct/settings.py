@@ -12,7 +12,7 @@ class FixConfig:
 
     tolerance: float = setting(0.02, "the largest share of other answers that may change (of held-out ones: break)")
     keep_rows: int | None = setting(
-        None, "the most texts on which the old answers are kept; by default 400 of those given, or 160 that the base writes"
+        None, "the most texts on which the old answers are kept; by default 400 of those given, or 200 that the base writes"
     )
     hold: float = setting(100.0, "how firmly these answers are held: larger moves them less and the vectors more")
     reach: float = setting(0.05, "by how much a corrected answer shall win, in nats")

@@ -2,7 +2,7 @@
 
     m(θ)   margins of the corrections c and of the kept texts k; the teacher says m_k(θ_old)           J   their gradients by row
     r      max(0, reach − m_c), m_k(θ_old) − m_k
-    δ      = Jᵀ (J Jᵀ + Λ)⁻¹ r             Λ = mean diagonal of J Jᵀ · (1/1000 for c, (1 + (m_k/3)²) / hold for k)
+    δ      = Jᵀ (J Jᵀ + Λ)⁻¹ r             Λ = mean diagonal of J Jᵀ · (10^(−3−step) for c, (1 + (m_k/3)²) / hold for k)
     away   −α_k / ((J Jᵀ + Λ)⁻¹)_kk,  α = (J Jᵀ + Λ)⁻¹ r           how far text k would move were it not among the kept
     share  mean over k of Φ(−m_k(θ_old) / rms of away)             of answers to other such texts that is expected to change
 
@@ -10,8 +10,8 @@
 (https://arxiv.org/abs/1503.02531), show distillation to be in its limit, on new texts as Li & Hoiem 2016, section 3
 (https://arxiv.org/abs/1606.09282), with the pull to the old vectors; linearised (Gauss-Newton) and solved in as many unknowns as
 there are rows. ``away`` is the leave-one-out formula of regularised least squares (Rasmussen & Williams 2006, section 5.4.2): what
-changes beyond the texts at hand, told without a further text. While ``share`` is more than three quarters of the tolerance, the
-correction that costs most (largest α_c · r_c) is given up.
+changes beyond the texts at hand, told without a further text. While ``share`` is more than ``afford``, the correction that costs most
+(largest α_c · r_c) is given up.
 
 Differs from descent on the divergence, as ``tuning`` would do it: 2 or 3 linearisations instead of some 20 passes, and a third of the
 answers changed (benchmarks/README.md).
@@ -30,9 +30,12 @@ from epigraph.errors import Diverged
 from epigraph.prompts import Form
 from epigraph.prompts.packed import pack, unit_of, unpack
 
-MASTER = 1e-3  # share of the mean diagonal that a correction may be missed by
+MASTER, FIRMER, FIRMEST = (
+    1e-3,
+    0.1,
+    1e-7,
+)  # of the mean diagonal: how loosely a correction is asked for, less from step to step
 SURE = 3.0  # nats from which on an answer is held less firmly: it is far from turning
-RESERVE = 0.75  # of the tolerance may be expected: the rest is for what the linear picture does not show
 MOST_MOVE = 0.1  # rms of a step, in units of the vectors' rms
 COLUMNS = 1 << 14
 
@@ -104,9 +107,13 @@ def learn(
     wanted: Margins,
     kept: Margins,
     config: FixConfig,
+    afford: float,
     told: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Learned:
-    """The smallest move by which the wanted answers are given and the kept ones stay. Diverged if it is not finite."""
+    """The smallest move by which the wanted answers are given and the kept ones stay. Diverged if it is not finite.
+
+    ``afford`` is the share of answers elsewhere that may be expected to change.
+    """
     moved = torch.zeros(vectors.size, device=vectors.old[0].device)
     held, teacher = vectors.gradient(kept, moved)
     now, chosen = teacher, list(range(len(wanted.rows)))
@@ -123,10 +130,10 @@ def learn(
             best, most, steps = moved, mastered, step
         if step == config.steps or (step and bool((values[chosen] > 0).all())):
             break
-        system = System(torch.cat([own, held]), len(own), teacher, config)
+        system = System(torch.cat([own, held]), teacher, hold=config.hold, miss=max(FIRMEST, MASTER * FIRMER**step))
         residual = torch.cat([(config.reach - values).clamp(min=0), teacher - now])
         if not step:
-            chosen, shares = system.affordable(residual, config.tolerance)
+            chosen, shares = system.affordable(residual, afford)
             given_up = tuple(sorted(set(range(len(own))) - set(chosen)))
         moved = moved + _short(system.move(residual, chosen))
         now = vectors.margins(kept, moved)
@@ -134,20 +141,21 @@ def learn(
 
 
 class System:
-    """The linear problem at one place: ``corrections`` rows first, the kept ones behind them."""
+    """The linear problem at one place: the rows of corrections first, those of the teacher behind them."""
 
-    def __init__(self, gradients: Jacobian, corrections: int, teacher: Float[Tensor, "K"], config: FixConfig) -> None:
-        self.gradients, self.corrections, self.teacher = gradients, corrections, teacher
+    def __init__(self, gradients: Jacobian, teacher: Float[Tensor, "K"], *, hold: float, miss: float = MASTER) -> None:
+        self.gradients, self.teacher = gradients, teacher
+        self.corrections = len(gradients) - len(teacher)
         self.products = _products(gradients)
         scale = self.products.diagonal().mean()
-        loose = (1 + (teacher / SURE) ** 2) / config.hold
-        self.noise = scale * torch.cat([torch.full((corrections,), MASTER, dtype=torch.double, device=loose.device), loose])
+        loose = (1 + (teacher / SURE) ** 2) / hold
+        self.noise = scale * torch.cat([loose.new_full((self.corrections,), miss), loose])
 
-    def affordable(self, residual: Values, tolerance: float) -> tuple[list[int], tuple[float, float]]:
-        """The corrections that can be learned within the tolerance, one at the least, and the expected shares of all and of these."""
+    def affordable(self, residual: Values, afford: float) -> tuple[list[int], tuple[float, float]]:
+        """The corrections that can be learned, one at the least, and the expected shares of all and of these."""
         chosen = list(range(self.corrections))
         first = share = self._expected(residual, chosen)
-        while share > RESERVE * tolerance and len(chosen) > 1:
+        while share > afford and len(chosen) > 1:
             rows, solved, _ = self._solved(residual, chosen)
             cost = (solved * residual[rows])[: len(chosen)]
             if float(cost.max()) <= 0:

@@ -62,7 +62,7 @@ def test_nothing_moved_is_the_old_prompt_whatever_its_form(block: Embedded) -> N
 
 def test_the_move_is_the_minimum_of_what_the_docstring_says() -> None:
     gradients, residual = drawn(9, 20).double(), drawn(9, seed=2).double()
-    system = System(gradients, 3, drawn(6, seed=4).double(), FixConfig())
+    system = System(gradients, drawn(6, seed=4).double(), hold=100.0)
     move = system.move(residual, range(3)).requires_grad_()
     loss = move.pow(2).sum() + ((gradients @ move - residual).pow(2) / system.noise).sum()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ def test_leaving_one_out_is_what_the_formula_says() -> None:
     """The published equation against the slow way: solve again without each kept row, and see where it goes."""
     gradients, residual = drawn(9, 20).double(), torch.cat([drawn(3, seed=2).double(), torch.zeros(6).double()])
     teacher = drawn(6, seed=4).double().abs()
-    system = System(gradients, 3, teacher, FixConfig())
+    system = System(gradients, teacher, hold=100.0)
     _, solved, inverse = system._solved(residual, range(3))
     told = -(solved / inverse)[3:]
     for k in range(6):
@@ -89,7 +89,7 @@ def test_corrections_are_reached_and_the_kept_stay(bend: float, block: Embedded)
     wanted = Linear(drawn(3, 32), torch.full((3,), -1.0) - drawn(3, 32) @ block.vectors.flatten(), bend)
     kept = Linear(drawn(12, 32, seed=7), torch.full((12,), 4.0) - drawn(12, 32, seed=7) @ block.vectors.flatten(), bend)
     before = vectors.margins(kept, torch.zeros(32))
-    learned = learn(vectors, wanted, kept, FixConfig(tolerance=1.0))
+    learned = learn(vectors, wanted, kept, FixConfig(), 1.0)
     assert (vectors.margins(wanted, learned.moved) > 0).all()
     assert float((vectors.margins(kept, learned.moved) - before).abs().max()) < 0.5
     assert learned.given_up == ()
@@ -104,7 +104,7 @@ def test_what_costs_too_much_is_given_up_the_dearest_first(block: Embedded) -> N
     near = other.repeat(10, 1) + 0.3 * drawn(10, 32, seed=6) * (torch.arange(32) > 1)
     kept = Linear(near, torch.full((10,), 0.3) - near @ flat)
     vectors = Vectors([block], torch.device("cpu"))
-    learned = learn(vectors, wanted, kept, FixConfig(tolerance=0.05))
+    learned = learn(vectors, wanted, kept, FixConfig(), 0.04)
     assert learned.given_up == (1,)
     assert learned.expected_share < learned.asked_share
     assert float(vectors.margins(wanted, learned.moved)[0]) > 0
@@ -114,4 +114,4 @@ def test_values_that_are_not_finite_are_an_error(block: Embedded) -> None:
     vectors = Vectors([block], torch.device("cpu"))
     broken = Linear(drawn(2, 32), torch.tensor([float("nan"), -1.0]))
     with pytest.raises(Diverged, match="not finite"):
-        learn(vectors, broken, Linear(drawn(8, 32), torch.ones(8)), FixConfig())
+        learn(vectors, broken, Linear(drawn(8, 32), torch.ones(8)), FixConfig(), 1.0)
