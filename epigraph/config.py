@@ -90,7 +90,7 @@ class TuneConfig:
     validation: float | None = setting(
         None,
         f"share of the training rows kept for validation; by default {VALIDATION}, to 200 rows {FEW_VALIDATION}, and to 32 rows "
-        "every row in turn (cross-validation)",
+        "every row in turn (cross-validation); with a share given, rows that validate are never learned from",
     )
     holdout: float = setting(0.15, "share of the rows kept for the final score where there is no test set")
     keep: str = setting(

@@ -28,7 +28,7 @@ from epigraph.tuning import Surroundings, TuneResult, tune
 NAME = "demo-critics"
 ROWS, NEW = 1000, 3
 LONGEST = 60  # characters: short sentences, so that three passes over them take a minute on two cores
-EPOCHS, BATCH = 5, 64  # a short tuning without a search: the demo shall be over soon
+SHORT = TuneConfig(epochs=5, batch=64, budget="1", validation=0.15)  # no search, rows used once: the demo shall be over soon
 Note = Callable[[str], None]
 
 
@@ -63,7 +63,7 @@ def run_demo(library: Path, *, note: Note, around: Surroundings, rows: int = ROW
     base = load_base(note=note)
     note(f"{base.name} in {base.precision.name}: {base.precision.reason}")
     engine = Engine(base)
-    tuned = tune(base, task, TuneConfig(epochs=EPOCHS, batch=BATCH, budget="1"), name=NAME, engine=engine, around=around)
+    tuned = tune(base, task, SHORT, name=NAME, engine=engine, around=around)
     few, few_name = _few_shot(engine, tuned, task, note)
     stored = tuned.prompt.stored
     card = Library(library).add(NAME, stored.forms, stored.card, tuned.prompt.metrics_file)

@@ -1,9 +1,12 @@
 """Which rows train, which validate and choose, and which give the final score and are seen by no choice.
 
 many rows    train | validation | final
-to 200       the same with more for validation; the prompt that is kept learns from train and validation once settings
-             and the number of epochs are chosen
+to 2,000     the same; the prompt that is kept learns from train and validation once settings and epochs are chosen
+to 200       the same with more for validation
 to 32        every row trains and, in one of four folds, validates; without a test set these answers are the final score
+
+With 1,000 rows the 150 of validation are worth a point of accuracy (``benchmarks/README.md``); with many more they are worth
+less, and learning once more from all of them costs the more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +19,7 @@ from epigraph.tasks.split import split_folds, split_validation
 from epigraph.tasks.task import Task
 
 FEWEST_ROWS = 4
-CROSS_ROWS, FEW_ROWS, FOLDS = 32, 200, 4
+CROSS_ROWS, FEW_ROWS, REFIT_ROWS, FOLDS = 32, 200, 2000, 4
 MOST_VALIDATION_ROWS = 500  # beyond that a better choice is not worth the rows and the time
 
 
@@ -41,11 +44,17 @@ class Parts:
         """Training and validation rows, each once."""
         return list(self.train) if self.folds or self.validation is self.train else [*self.train, *self.validation]
 
+    @property
+    def again(self) -> float:
+        """What learning from all rows costs, in units of the tuning that chooses, all its folds together."""
+        rows = len(self.train) * max(1, len(self.folds) - 1)
+        return len(self.all) / rows if self.refit else 0.0
+
 
 def divide(task: Task, config: TuneConfig, *, thrifty: bool = False) -> Parts:
     """Validation split off the training rows, and a hold-out too where there is no test set.
 
-    ``thrifty``: few rows are used twice, unless the share of validation was asked for.
+    ``thrifty``: up to 2,000 rows are used twice, unless the share of validation was asked for.
     """
     rows = list(task.train.rows)
     if len(rows) < FEWEST_ROWS:
@@ -53,7 +62,8 @@ def divide(task: Task, config: TuneConfig, *, thrifty: bool = False) -> Parts:
             f"{task.train.source or 'the task'} has {len(rows)} usable rows; tuning needs {FEWEST_ROWS} or more."
         )
     labels = task.has_labels
-    if thrifty and config.validation is None and len(rows) <= CROSS_ROWS and _refits(task):
+    thrifty = thrifty and config.validation is None and _refits(task)
+    if thrifty and len(rows) <= CROSS_ROWS:
         held = split_folds(rows, folds=FOLDS, seed=config.seed + 1, labels=labels)
         if len(held) > 1:
             return _crossed(task, rows, held)
@@ -62,7 +72,7 @@ def divide(task: Task, config: TuneConfig, *, thrifty: bool = False) -> Parts:
     else:
         rest, final, _ = split_validation(rows, share=config.holdout, seed=config.seed, labels=labels)
         split = "holdout"
-    few = thrifty and config.validation is None and len(rest) <= FEW_ROWS and _refits(task)
+    few = thrifty and len(rest) <= FEW_ROWS
     wanted = FEW_VALIDATION if few else VALIDATION if config.validation is None else config.validation
     share = min(wanted, MOST_VALIDATION_ROWS / len(rest))
     train, validation, alone = split_validation(rest, share=share, seed=config.seed + 1, labels=labels)
@@ -71,7 +81,7 @@ def divide(task: Task, config: TuneConfig, *, thrifty: bool = False) -> Parts:
     if not final:
         final, split = list(validation), "validation"
     warnings = _warnings(task, train, validation, alone)
-    refit = few and validation is not train
+    refit = thrifty and len(rest) <= REFIT_ROWS and validation is not train
     return Parts(train=train, validation=validation, final=final, split=split, warnings=warnings, refit=refit)
 
 

@@ -42,7 +42,7 @@ def test_few_rows() -> None:
 
 def test_few_rows_are_used_twice() -> None:
     folds = divide(a_task(30), TuneConfig(), thrifty=True)
-    assert (folds.split, len(folds.folds), folds.refit) == ("crossval", 4, True)
+    assert (folds.split, len(folds.folds), folds.refit, folds.again) == ("crossval", 4, True, 1 / 3)
     assert sorted(place for fold in folds.folds for place in fold) == list(range(30))
     for fold in folds.folds:
         labels = [folds.train[place].target for place in fold]
@@ -51,8 +51,16 @@ def test_few_rows_are_used_twice() -> None:
     assert (len(more.train) + len(more.validation), len(more.final), more.refit) == (85, 15, True)
     assert 24 <= len(more.validation) <= 27
     assert len(more.all) == 85
-    assert not divide(a_task(300), TuneConfig(), thrifty=True).refit
     assert not divide(a_task(30), TuneConfig(validation=0.2), thrifty=True).folds
+
+
+def test_up_to_two_thousand_rows_are_learned_from_once_all_is_chosen() -> None:
+    parts = divide(a_task(1000), TuneConfig(), thrifty=True)
+    assert (parts.refit, len(parts.all), parts.again) == (True, 850, 850 / len(parts.train))
+    assert len(parts.validation) == pytest.approx(0.15 * 850, abs=2)
+    assert not divide(a_task(1000), TuneConfig(validation=0.15), thrifty=True).refit
+    assert (divide(a_task(1000), TuneConfig()).refit, divide(a_task(1000), TuneConfig()).again) == (False, 0)
+    assert not divide(a_task(3000), TuneConfig(), thrifty=True).refit
 
 
 def test_a_label_with_one_text_is_held_out_by_no_fold() -> None:

@@ -155,7 +155,7 @@ def _soft_only(config: TuneConfig) -> bool:
 
 
 def _judged(made: Made, tuned: PromptedBase) -> Scorable:
-    """What answers the validation rows: of few rows the prompts that have not learned from them."""
+    """What answers the validation rows: where rows are used twice, the prompts that have not learned from them."""
     parts = made.parts
     if parts.folds:
         methods = [_calibrated(made, made.method([prompt])) for prompt in made.trained.folds]

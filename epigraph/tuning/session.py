@@ -233,7 +233,8 @@ def _measure(solver: PromptedBase, first: SoftPrompt, choices: Choices, parts: P
     if prompt.needs_query:
         prompt.prepare(solver.engine.query(encoded).cpu(), solver.engine.neutral_queries().cpu())
     speed = seconds_a_token(prompt, make_objective(solver, parts.train, parts.validation), choices.loop, tokens)
-    return Costs(rows=encoded, held=len(parts.validation), folds=len(parts.folds), seconds_a_token=speed, frozen=frozen)
+    held, folds = len(parts.validation), len(parts.folds)
+    return Costs(rows=encoded, held=held, folds=folds, seconds_a_token=speed, frozen=frozen, again=parts.again)
 
 
 def _train(
@@ -249,8 +250,9 @@ def _train(
     lanes.prepare()
     reporter = Reporter(run, around.listener)
     budget = parse_budget(config.budget)
-    limit = (lambda: budget - meter.seconds) if isinstance(budget, float) else None
     seconds = dict(enumerate(chosen.seconds))
+    again = lanes.parts.again * choices.members * max(seconds.values(), default=0.0)
+    limit = (lambda: budget - again - meter.seconds) if isinstance(budget, float) else None
     search = Halving(
         lanes.contenders(reporter.listener),
         members=choices.members,

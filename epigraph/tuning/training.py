@@ -39,7 +39,7 @@ class Trained:
 
 
 def train(search: Halving, lanes: Lanes, reporter: Reporter, state_file: Path | None, *, resume: bool) -> Trained:
-    """Run the search to its end, and tune what it chose on all rows where rows are few."""
+    """Run the search to its end, and tune what it chose on all rows where they are used twice."""
     loops = [loop for contender in search.contenders for loop in contender.loops]
     saved = _restore(search, loops, state_file) if resume else []
     refits: list[Loop] = []

@@ -67,21 +67,25 @@ def choose_trials(
 
 
 def _within(config: TuneConfig, possible: Sequence[Trial], *, costs: Costs, left: float) -> Chosen:
-    """As many trials as a time does for; where it does not even for one, fewer epochs of that."""
+    """As many trials as a time does for, learning from all rows afterwards in it; fewer epochs where it does not even for one."""
+
+    def whole(seconds: Sequence[float]) -> float:
+        return epochs_of_all(seconds, members=config.ensemble) + costs.again * config.ensemble * max(seconds)
+
     taken: list[Trial] = []
     seconds: list[float] = []
     left_out: list[str] = []
     for trial in possible[:MOST_TRIALS]:
         cost = costs.seconds(trial)
-        if taken and epochs_of_all([*seconds, cost], members=config.ensemble) > left:
+        if taken and whole([*seconds, cost]) > left:
             left_out.append(f"{trial} ({cost:.0f} s)")
             continue
         taken.append(trial)
         seconds.append(cost)
     if len(taken) < config.ensemble:
         taken, seconds = numbered(taken, config.ensemble), [seconds[0]] * config.ensemble
-    if len(taken) == 1 and seconds[0] > left and config.epochs is None:
-        epochs = max(1, int(taken[0].loop.epochs * max(0.0, left) / seconds[0]))
+    if len(taken) == 1 and whole(seconds) > left and config.epochs is None:
+        epochs = max(1, int(taken[0].loop.epochs * max(0.0, left) / whole(seconds)))
         taken = [replace(taken[0], loop=replace(taken[0].loop, epochs=epochs))]
     reason = f"{len(taken)}: what fits into {max(0.0, left):.0f} s, {costs.seconds_a_token * 1000:.2f} ms a token measured"
     return Chosen(trials=taken, reason=reason, left_out=left_out, seconds=seconds)

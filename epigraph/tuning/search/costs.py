@@ -24,13 +24,17 @@ FROZEN_PLACES = ("last", "template")
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds of a trial: ``rows`` are all that train, ``held`` how many a validation watches, ``folds`` how often it is tuned."""
+    """Seconds of a trial: ``rows`` are all that train, ``held`` how many a validation watches, ``folds`` how often it is tuned.
+
+    ``again`` is what learning from all rows costs afterwards, in units of a trial.
+    """
 
     rows: Sequence[Encoded]
     held: int
     folds: int
     seconds_a_token: float
     frozen: bool
+    again: float = 0.0
 
     def seconds(self, trial: Trial) -> float:
         """From its beginning to its end, by itself."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from epigraph.config import TuneConfig, parse_budget
@@ -74,6 +76,10 @@ def test_a_time_takes_what_fits_and_names_what_does_not() -> None:
     assert 1 < len(short.trials) < len(long.trials)
     assert any("kv first" in name for name in short.left_out)
     assert {trial.place for trial in long.trials} == {"template", "first", "both"}
+    twice = replace(costs, again=1.2)  # what learns from all rows afterwards is in the time
+    assert len(chosen(100, budget="1s", costs=twice, left=2.1 * one).trials) == 1
+    assert chosen(100, budget="1s", costs=twice, left=2.2 * one).trials[0].loop.epochs == near.loop.epochs
+    assert chosen(100, budget="1s", costs=twice, left=1.1 * one).trials[0].loop.epochs == near.loop.epochs // 2
     tight = chosen(100, budget="1s", costs=costs, left=0.4 * one)
     assert len(tight.trials) == 1
     assert tight.trials[0].loop.epochs < near.loop.epochs
