@@ -105,7 +105,7 @@ def run_job(
         check_calibration(task, job.config.calibrate)
     name = job.name or _name_of(task)
     config = replace(job.config, start=_pinned(job.config.start, library))
-    choose(config, task, len(divide(task, config).train))
+    choose(config, task, len(divide(task, config, thrifty=True).learned))
     if job.threads:
         torch.set_num_threads(job.threads)
     base = load_base(job.base, dtype=job.dtype, device=job.device, note=note)

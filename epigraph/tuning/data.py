@@ -45,6 +45,11 @@ class Parts:
         return list(self.train) if self.folds or self.validation is self.train else [*self.train, *self.validation]
 
     @property
+    def learned(self) -> Sequence[Row]:
+        """The rows that the prompt that is kept learns from: how many there are settles batch and epochs."""
+        return self.all if self.refit else self.train
+
+    @property
     def again(self) -> float:
         """What learning from all rows costs, in units of the tuning that chooses, all its folds together."""
         rows = len(self.train) * max(1, len(self.folds) - 1)

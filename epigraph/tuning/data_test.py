@@ -58,7 +58,9 @@ def test_up_to_two_thousand_rows_are_learned_from_once_all_is_chosen() -> None:
     parts = divide(a_task(1000), TuneConfig(), thrifty=True)
     assert (parts.refit, len(parts.all), parts.again) == (True, 850, 850 / len(parts.train))
     assert len(parts.validation) == pytest.approx(0.15 * 850, abs=2)
-    assert not divide(a_task(1000), TuneConfig(validation=0.15), thrifty=True).refit
+    assert len(parts.learned) == 850
+    asked = divide(a_task(1000), TuneConfig(validation=0.15), thrifty=True)
+    assert (asked.refit, list(asked.learned)) == (False, list(asked.train))
     assert (divide(a_task(1000), TuneConfig()).refit, divide(a_task(1000), TuneConfig()).again) == (False, 0)
     assert not divide(a_task(3000), TuneConfig(), thrifty=True).refit
 

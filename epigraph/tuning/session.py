@@ -67,7 +67,7 @@ def tune(
     engine = engine or Engine(base)
     if engine.plain:
         around.note(f"{base.name} is run by plain concatenation, which is slower")
-    choices = choose(config, task, len(parts.train), plain=engine.plain)
+    choices = choose(config, task, len(parts.learned), plain=engine.plain)
     _check_length(base, choices)
     flops_before = engine.flops
     choices = settle_start(engine, choices, parts, around)
