@@ -17,7 +17,6 @@ import random
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,7 @@ from measuring import (
 )
 from torch import Tensor
 
-from epigraph.base import Base
 from epigraph.engine import Engine
-from epigraph.engine.attention import Blocks
 from epigraph.tasks.row import Row
 from epigraph.tuning.choices import EXAMPLES_SEEN
 
@@ -113,18 +110,9 @@ def compared(plain: Engine, rows: list[Row], mode: str, asked: argparse.Namespac
 def compiled_engine(plain: Engine, dynamic: bool, backend: str) -> Engine:
     """An engine over the same weights and frozen states whose trunk is compiled anew at its first passes."""
     torch._dynamo.reset()
-    other: Base = replace(plain.base)
-    engine = Engine(other, folder=plain.store.disk.folder.parent)
-    compiled = torch.compile(plain.base.trunk, dynamic=dynamic, backend=backend)
-    other.__dict__["trunk"] = partial(masked_before, compiled, getattr(other.config, "sliding_window", None))
+    engine = Engine(plain.base, folder=plain.store.disk.folder.parent)
+    engine.trunk.compile_steps(dynamic=dynamic, backend=backend)
     return engine
-
-
-def masked_before(compiled: Callable[..., Any], window: int | None, *, blocks: Blocks, **given: Any) -> Any:
-    """One pass. Masks are made before it: what they are depends on numbers, which would break the graph at every layer."""
-    for each in {None, window}:
-        blocks.bias(each)
-    return compiled(blocks=blocks, **given)
 
 
 def epoch(engine: Engine, rows: list[Row], batch: int) -> tuple[list[float], Tensor]:

@@ -21,6 +21,7 @@ from epigraph.prompts import KINDS, AnyForm, SoftPrompt, kept_numbers
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tuning.choices import Choices
+from epigraph.tuning.compiling import Compiling
 from epigraph.tuning.data import Parts
 from epigraph.tuning.diagnosis import Answers, Training, diagnose
 from epigraph.tuning.loop import Loop
@@ -45,6 +46,7 @@ class Made:
     trained: Trained
     parts: Parts
     chosen: Chosen
+    compiling: Compiling
     choices: Choices
     config: TuneConfig
     run: Run | None
@@ -144,6 +146,7 @@ def _reasons(made: Made, kept: PromptedBase, verdict: Verdict) -> dict[str, str]
     return found | {
         "verdict": verdict.reason,
         "dtype": precision.reason,
+        "compiled": made.compiling.reason,
         "stop": _stop_reason(made),
         **_answer_reasons(made, kept),
     }

@@ -3,7 +3,7 @@
 run.toml        data with hashes, task, choices, base, dtype, threads: written before the first step, obeyed on resume
 metrics.jsonl   one line a validation
 state.safetensors   where it stands        stored   the prompt it ended in
-trials.toml     the trials of its search, written before the first step, obeyed on resume
+trials.toml     the trials of its search, compiling.toml whether steps are compiled: written before the first, obeyed on resume
 planned         keys of the texts whose frozen states were not there when it was begun
 """
 
@@ -24,7 +24,7 @@ from epigraph.tasks.row import Row
 from epigraph.tuning.loop import Moment
 
 DESCRIPTION, METRICS, STATE, STORED, PLANNED = "run.toml", "metrics.jsonl", "state.safetensors", "stored", "planned"
-TRIALS = "trials.toml"
+TRIALS, COMPILING = "trials.toml", "compiling.toml"
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ class Run:
             ) from error
         return keys
 
-    def trials(self, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """The trials noted when the run was begun; those that ``find`` gives are noted now if none were."""
-        note = self.folder / TRIALS
+    def noted(self, name: str, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """What was noted in the file of this name when the run was begun; what ``find`` gives is noted now if nothing was."""
+        note = self.folder / name
         if not note.is_file():
             try:
                 write_toml(note, find())

@@ -3,10 +3,12 @@
 rows → train | validation | final      trials → search → best prompt      final rows → scores, beside the hard prompt's
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,15 +25,16 @@ from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tasks.text_file import read_text
 from epigraph.tuning.choices import Choices, choose
+from epigraph.tuning.compiling import Compiling, weigh
 from epigraph.tuning.data import Parts, divide
 from epigraph.tuning.diagnosis import diagnose_rows
 from epigraph.tuning.finish import Made, finish
 from epigraph.tuning.objective import make_objective
 from epigraph.tuning.reporter import Reporter
 from epigraph.tuning.result import TuneResult
-from epigraph.tuning.run import Run, rows_hash
+from epigraph.tuning.run import COMPILING, TRIALS, Run, rows_hash
 from epigraph.tuning.search import Chosen, Halving, Lanes, Trial, choose_trials
-from epigraph.tuning.search.costs import Costs, seconds_a_token
+from epigraph.tuning.search.costs import Costs, seconds_a_token, timed_step
 from epigraph.tuning.spot import settle_start
 from epigraph.tuning.start import make_prompt
 from epigraph.tuning.start.values import TEXT
@@ -89,7 +92,12 @@ def tune(
         return _start(engine, choices.of(task, **vars(trial)), parts, around)
 
     lanes = Lanes(engine, task, chosen.trials, parts, start=start, output_tokens=output_tokens)
-    trained = _train(lanes, chosen, choices, config, run, around, meter)
+    lanes.prepare()
+    compiling = _compiling(lanes, run)
+    try:
+        trained = _train(lanes, chosen, choices, config, run, around, meter)
+    finally:
+        engine.trunk.leave_plain()
     winner = trained.kept[0]
     return finish(
         Made(
@@ -98,6 +106,7 @@ def tune(
             trained=trained,
             parts=parts,
             chosen=chosen,
+            compiling=compiling,
             choices=choices.of(task, **vars(winner.trial)),
             config=config,
             run=run,
@@ -213,7 +222,7 @@ def _trials(
             seconds_left=budget - meter.seconds if isinstance(budget, float) else 0.0,
         )
 
-    return choose_now() if run is None else Chosen.from_dict(run.trials(lambda: choose_now().to_dict()))
+    return choose_now() if run is None else Chosen.from_dict(run.noted(TRIALS, lambda: choose_now().to_dict()))
 
 
 def _differs(engine: Engine, choices: Choices, trial: Trial) -> bool:
@@ -237,6 +246,25 @@ def _measure(solver: PromptedBase, first: SoftPrompt, choices: Choices, parts: P
     return Costs(rows=encoded, held=held, folds=folds, seconds_a_token=speed, frozen=frozen, again=parts.again)
 
 
+def _compiling(lanes: Lanes, run: Run | None) -> Compiling:
+    """Whether the steps to come are compiled: of every lane one trial to its end, and one that learns from all rows."""
+    trunk = lanes.engine.trunk
+
+    def decide() -> dict[str, Any]:
+        objective, settings = lanes.objectives[lanes.lane_of[0]], lanes.trials[0].loop
+        steps = settings.epochs * math.ceil(len(objective.lengths) / settings.batch)
+        prompt = lanes.prompts[0].to(lanes.engine.base.device)
+        to_come = round(steps * (len(lanes.solvers) + lanes.parts.again))
+        return weigh(trunk, to_come, lambda: timed_step(prompt, objective, settings)[0]).to_dict()
+
+    if run is None:
+        return Compiling(**decide())
+    decided = Compiling(**run.noted(COMPILING, decide))
+    if decided.on:
+        trunk.compile_steps()
+    return decided
+
+
 def _train(
     lanes: Lanes,
     chosen: Chosen,
@@ -247,7 +275,6 @@ def _train(
     meter: Meter,
 ) -> Trained:
     """The search, and the prompts that are kept."""
-    lanes.prepare()
     reporter = Reporter(run, around.listener)
     budget = parse_budget(config.budget)
     seconds = dict(enumerate(chosen.seconds))

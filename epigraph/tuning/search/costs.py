@@ -53,10 +53,15 @@ class Costs:
 
 def seconds_a_token(prompt: SoftPrompt, objective: Objective, settings: Settings, tokens: int) -> float:
     """The measured time of one step of this prompt, the second of two, divided by the ``tokens`` an average row computes."""
+    timed_step(prompt, objective, settings)
+    taken, rows = timed_step(prompt, objective, settings)
+    return taken / (rows * max(1, tokens))
+
+
+def timed_step(prompt: SoftPrompt, objective: Objective, settings: Settings) -> tuple[float, int]:
+    """Seconds and rows of the first step of this prompt, which is left as it is."""
     loop = Loop(copy.deepcopy(prompt), objective, settings, lambda _moment: None)
     rows = loop.rows()
-    for _ in range(2):
-        started = time.monotonic()
-        gradients([(loop, rows)])
-        taken = time.monotonic() - started
-    return taken / (len(rows) * max(1, tokens))
+    started = time.monotonic()
+    gradients([(loop, rows)])
+    return time.monotonic() - started, len(rows)
