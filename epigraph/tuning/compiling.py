@@ -29,7 +29,7 @@ class Compiling:
         return {"on": self.on, "reason": self.reason}
 
 
-def weigh(trunk: Trunk, steps: int, step: Callable[[], float]) -> Compiling:
+def weigh(trunk: Trunk, steps: int, step: Callable[[], float], *, backend: str = "inductor") -> Compiling:
     """Decide for so many ``steps`` to come; ``step`` takes one and gives its seconds. The trunk is left as was decided."""
     if steps < FEWEST_STEPS:
         return Compiling(False, f"no: {steps} steps are over before compiling, about {START_UP:.0f} s, could pay")
@@ -41,12 +41,12 @@ def weigh(trunk: Trunk, steps: int, step: Callable[[], float]) -> Compiling:
             f"no: {steps} steps of {plain:.2f} s could save {steps * plain * MOST_GAIN:.0f} s at most, and compiling takes "
             f"about {START_UP:.0f} s",
         )
-    return _tried(trunk, plain, step)
+    return _tried(trunk, plain, step, backend)
 
 
-def _tried(trunk: Trunk, plain: float, step: Callable[[], float]) -> Compiling:
+def _tried(trunk: Trunk, plain: float, step: Callable[[], float], backend: str) -> Compiling:
     try:
-        trunk.compile_steps()
+        trunk.compile_steps(backend=backend)
         first, compiled = step(), min(step(), step())
     except Exception as error:  # the compiler's are of every kind; without it all goes on
         trunk.leave_plain()

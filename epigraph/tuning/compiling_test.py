@@ -9,9 +9,6 @@ from epigraph.base.toy import toy_base
 from epigraph.engine.trunk import Trunk
 from epigraph.tuning.compiling import FEWEST_STEPS, START_UP, weigh
 
-# importing torch's compiler warns of what torch itself has deprecated
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-
 
 @pytest.fixture
 def trunk() -> Trunk:
@@ -34,7 +31,7 @@ def test_steps_that_are_short_are_not_compiled(trunk: Trunk) -> None:
 @pytest.mark.parametrize(("compiled", "on"), [(0.8, True), (1.1, False)])
 def test_what_was_tried_is_kept_where_it_is_faster(trunk: Trunk, compiled: float, on: bool) -> None:
     seconds = iter([1.5, 1.0, 40.0, compiled, compiled])  # two plain steps, then the compiler's
-    found = weigh(trunk, 1000, lambda: next(seconds))
+    found = weigh(trunk, 1000, lambda: next(seconds), backend="eager")
     assert (found.on, trunk.compiled is not None) == (on, on)
     assert found.reason.startswith("yes: a step takes 0.80 s" if on else "no: a step takes 1.10 s compiled and 1.00 s plain")
 
@@ -45,7 +42,7 @@ def test_a_compiler_that_fails_leaves_all_as_it_was(trunk: Trunk) -> None:
             raise RuntimeError("no C++ compiler was found")
         return 1.0
 
-    found = weigh(trunk, 1000, step)
+    found = weigh(trunk, 1000, step, backend="eager")
     assert (found.on, trunk.compiled) == (False, None)
     assert "it failed (RuntimeError: no C++ compiler was found)" in found.reason
 

@@ -260,7 +260,7 @@ def _compiling(lanes: Lanes, run: Run | None) -> Compiling:
     if run is None:
         return Compiling(**decide())
     decided = Compiling(**run.noted(COMPILING, decide))
-    if decided.on:
+    if decided.on and trunk.compiled is None:
         trunk.compile_steps()
     return decided
 
