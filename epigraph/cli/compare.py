@@ -8,8 +8,9 @@ import typer
 
 from epigraph.cli.options import BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, examples, with_settings
 from epigraph.cli.output import print_json, print_table, say
+from epigraph.cli.progress import Resumable
 from epigraph.compare.asked import CompareConfig
-from epigraph.errors import InputError, StorageFailed
+from epigraph.errors import InputError
 
 if TYPE_CHECKING:
     from epigraph.compare.comparison import Comparison
@@ -70,15 +71,8 @@ def compare(
             dtype=dtype,
             written=read_hard_prompts(hard_prompt or []),
         )
-    begun: list[Path] = []
-    try:
-        done = run_errand(errand, note=say, started=begun.append)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_way_on(begun)) from None
-    except StorageFailed:
-        if begun:
-            say(_way_on(begun))
-        raise
+    with Resumable("compare") as run:
+        done = run_errand(errand, note=say, started=run.began)
     written = write_reports(done, errand, command_of(errand), report)
     show(done, errand, written, as_json=json)
 
@@ -128,7 +122,3 @@ def _plain_name(task: str) -> str:
     path = Path(task.removeprefix("hub:"))
     name = path.stem if path.stem not in ("train", "task", "data") else path.resolve().parent.name or path.stem
     return name.strip(". ") or "task"
-
-
-def _way_on(begun: list[Path]) -> str:
-    return f"go on with: epigraph compare --resume {shlex.quote(str(begun[0]))}" if begun else ""

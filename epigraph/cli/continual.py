@@ -1,6 +1,5 @@
 """``epigraph continual``: tasks learned one after another, measured in three scenarios; a task can be added later."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
 from epigraph.cli.output import print_json, print_table, say, share_text, size_text
-from epigraph.cli.progress import Progress
+from epigraph.cli.progress import Resumable
 from epigraph.config import TuneConfig
 from epigraph.continual.settings import METHODS, ContinualConfig
 
@@ -82,13 +81,8 @@ def continual(
         dtype=dtype,
         memory=memory,
     )
-    folder: list[Path] = []
-    with Progress() as progress:
-        try:
-            result = run_job(job, listener=progress.moment, show=progress.stage, started=folder.append, note=say)
-        except KeyboardInterrupt:
-            where = shlex.join([str(folder[0]), "--library", str(library)]) if folder else ""
-            raise KeyboardInterrupt(f"go on with: epigraph continual --resume {where}" if where else "") from None
+    with Resumable("continual", library) as run:
+        result = run_job(job, listener=run.moment, show=run.stage, started=run.began, note=say)
     if report is not None:
         write_report(report, result)
         say(f"written: {report}")

@@ -1,6 +1,5 @@
 """``epigraph distill``: a few vectors that answer as a long hard prompt, a larger model or another base's prompt does."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,9 +7,9 @@ import typer
 
 from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
 from epigraph.cli.output import metrics_in, print_json, print_table, say, score_text, share_text
-from epigraph.cli.progress import Progress
+from epigraph.cli.progress import Resumable
 from epigraph.distilling.settings import DistillConfig
-from epigraph.errors import InputError, StorageFailed
+from epigraph.errors import InputError
 
 if TYPE_CHECKING:
     from epigraph.distilling import DistillResult
@@ -94,24 +93,9 @@ def distill(
             device=device,
             dtype=dtype,
         )
-    folder: list[Path] = []
-    with Progress() as progress:
-        try:
-            result = run_job(job, listener=progress.moment, stage=progress.stage, started=folder.append, note=say)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_way_on(folder, library)) from None
-        except StorageFailed:
-            if folder:
-                say(_way_on(folder, library))
-            raise
+    with Resumable("distill", library) as run:
+        result = run_job(job, listener=run.moment, stage=run.stage, started=run.began, note=say)
     print_json(result.json) if json else show(result)
-
-
-def _way_on(folder: list[Path], library: Path) -> str:
-    """The command that continues a run, if one was begun."""
-    if not folder:
-        return ""
-    return f"go on with: epigraph distill --resume {shlex.join([str(folder[0]), '--library', str(library)])}"
 
 
 def show(result: "DistillResult") -> None:

@@ -1,6 +1,5 @@
 """``epigraph multitask``: several tasks tuned together, a universal prompt that new tasks start from, which tasks help which."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
 from epigraph.cli.output import print_json, print_table, say, score_text
-from epigraph.cli.progress import Progress
+from epigraph.cli.progress import Resumable
 from epigraph.config import TuneConfig
 from epigraph.errors import ConfigError, InputError
 from epigraph.multitask.settings import FORMS, KINDS, MultitaskConfig
@@ -83,13 +82,8 @@ def multitask(
         dtype=dtype,
         memory=memory,
     )
-    folder: list[Path] = []
-    with Progress() as progress:
-        try:
-            result = run_job(job, listener=progress.moment, show=progress.stage, started=folder.append, note=say)
-        except KeyboardInterrupt:
-            where = shlex.join([str(folder[0]), "--library", str(library)]) if folder else ""
-            raise KeyboardInterrupt(f"go on with: epigraph multitask --resume {where}" if where else "") from None
+    with Resumable("multitask", library) as run:
+        result = run_job(job, listener=run.moment, show=run.stage, started=run.began, note=say)
     if picture is not None:
         _draw(picture, result)
     print_json(result.json) if json else show(result)

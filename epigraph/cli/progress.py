@@ -1,11 +1,14 @@
 """Progress for people on standard error: a bar on a terminal, a line a validation elsewhere."""
 
+import shlex
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epigraph.cli.output import say
+from epigraph.errors import StorageFailed
 
 if TYPE_CHECKING:
     from epigraph.tuning.loop import Moment
@@ -72,3 +75,35 @@ class Progress:
             self.task = self.bar.add_task(name, total=total, facts=facts)
             self.name = name.split(",")[0]
         self.bar.update(self.task, description=name, completed=done, total=total, facts=facts)
+
+
+class Resumable(Progress):
+    """The same for a ``command`` that can be continued: interrupted, or with a full disk, it names the command that goes on."""
+
+    def __init__(self, command: str, library: Path | None = None) -> None:
+        super().__init__()
+        self.command, self.library = command, library
+        self.folder: Path | None = None
+
+    def __enter__(self) -> "Resumable":
+        super().__enter__()
+        return self
+
+    def began(self, folder: Path) -> None:
+        """From here on there is something to go on with."""
+        self.folder = folder
+
+    @property
+    def way_on(self) -> str:
+        """The command that continues; empty before anything was begun."""
+        if self.folder is None:
+            return ""
+        where = shlex.join([str(self.folder), *(["--library", str(self.library)] if self.library else [])])
+        return f"go on with: epigraph {self.command} --resume {where}"
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(self.way_on) from None
+        if isinstance(error, StorageFailed) and self.folder is not None:
+            say(self.way_on)

@@ -1,7 +1,6 @@
 """``epigraph tune``: from a data file to a stored, scored prompt."""
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +8,9 @@ import typer
 
 from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
 from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, scores_rows, size_text
-from epigraph.cli.progress import Progress
+from epigraph.cli.progress import Resumable
 from epigraph.config import TuneConfig
-from epigraph.errors import InputError, StorageFailed
+from epigraph.errors import InputError
 
 if TYPE_CHECKING:
     from epigraph.tuning import TuneResult
@@ -81,16 +80,8 @@ def tune(
             config=config,
             memory=memory,
         )
-    run_folder: list[Path] = []
-    with Progress() as progress:
-        try:
-            result = run_job(job, listener=progress.moment, stage=progress.stage, started=run_folder.append, note=say)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_way_on(run_folder, library)) from None
-        except StorageFailed:
-            if run_folder:
-                say(_way_on(run_folder, library))
-            raise
+    with Resumable("tune", library) as run:
+        result = run_job(job, listener=run.moment, stage=run.stage, started=run.began, note=say)
     print_json(result.json) if json else show(result)
 
 
@@ -128,14 +119,6 @@ def show_trials(result: "TuneResult") -> None:
         [f"{trial[c]:.3g}" if isinstance(trial[c], float) else str(trial[c]) for c in columns] for trial in result.trials
     ]
     print_table("", list(columns), rows)
-
-
-def _way_on(run_folder: list[Path], library: Path) -> str:
-    """The command that continues a run, if one was begun."""
-    if not run_folder:
-        return ""
-    where = shlex.join([str(run_folder[0]), "--library", str(library)])
-    return f"go on with: epigraph tune --resume {where}"
 
 
 def _rows_of(scores: dict[str, Any]) -> str:
