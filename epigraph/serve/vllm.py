@@ -56,7 +56,7 @@ class Claim:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.task: asyncio.Future[None] | None = None
+        self.task: asyncio.Future[EpigraphError] | None = None
         self.cancelled = False
 
     def cancel(self) -> None:
@@ -153,32 +153,35 @@ class Upstream:
     # ---- one request -------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Generation, body: Mapping[str, Any], listener: Listener, claim: Claim) -> None:
-        claim.task = self._loop.create_task(self._run(job, body, listener, claim))
+        progress = [Progress() for _ in range(job.sampling.n)]
+        claim.task = self._loop.create_task(self._run(body, progress, listener))
+        claim.task.add_done_callback(lambda task: self._end(task, progress, listener, claim))
         if claim.cancelled:
             claim.task.cancel()
 
-    async def _run(self, job: Generation, body: Mapping[str, Any], listener: Listener, claim: Claim) -> None:
-        progress = [Progress() for _ in range(job.sampling.n)]
-        reason: Reason = "cancelled"
-        error: EpigraphError | None = None
+    async def _run(self, body: Mapping[str, Any], progress: Sequence[Progress], listener: Listener) -> EpigraphError:
+        """Take the answer to its end; what to say of the choices that did not reach theirs."""
         try:
             async with asyncio.timeout(self._seconds):
                 await self._answer(body, progress, listener)
-            reason, error = "error", EpigraphError("the vLLM server ended its answer too early.")
-        except asyncio.CancelledError:
-            pass
         except EpigraphError as refused:
-            reason, error = "error", refused
+            return refused
         except Exception as failed:
-            reason, error = "error", EpigraphError(f"the vLLM server failed ({type(failed).__name__}).")
-        finally:
-            with self._lock:
-                self.running -= 1
-                self.finished += 1
-                self._claims.discard(claim)
+            return EpigraphError(f"the vLLM server failed ({type(failed).__name__}).")
+        return EpigraphError("the vLLM server ended its answer too early.")
+
+    def _end(
+        self, task: asyncio.Future[EpigraphError], progress: Sequence[Progress], listener: Listener, claim: Claim
+    ) -> None:
+        """Make room and tell the listener. Not a part of the task: one that is cancelled before its first step never runs."""
+        with self._lock:
+            self.running -= 1
+            self.finished += 1
+            self._claims.discard(claim)
+        error = None if task.cancelled() else task.result()
         for choice, one in enumerate(progress):
             if not one.ended:
-                listener(EndEvent(choice, reason, None, 0, one.tokens, error))
+                listener(EndEvent(choice, "error" if error else "cancelled", None, 0, one.tokens, error))
 
     async def _answer(self, body: Mapping[str, Any], progress: Sequence[Progress], listener: Listener) -> None:
         """Try the servers, least busy first, until one begins to answer; then pass on what it says."""
