@@ -256,7 +256,7 @@ def test_a_killed_and_an_interrupted_process_are_resumed_by_the_printed_command(
     """``python -m epigraph tune`` itself: SIGKILL without a word, SIGINT with exit code 130 and the command that goes on."""
     data = str(make_csv(rows=40))
     work = Path.cwd()
-    flags = ["--epochs", "120", "--batch", "8", "--patience", "999", "--budget", "4", *toy_flags]  # a search that lasts
+    flags = ["--epochs", "48", "--batch", "8", "--patience", "999", "--budget", "4", *toy_flags]  # a search that lasts
     started = {
         name: subprocess.Popen(
             [sys.executable, "-m", "epigraph", "tune", data, "--name", name, "--library", name, *flags],
