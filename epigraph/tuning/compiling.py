@@ -12,9 +12,9 @@ from typing import Any
 
 from epigraph.engine.trunk import Trunk
 
-START_UP = 60.0  # seconds
+START_UP = 300.0  # seconds, of a base of 30 layers on two cores
 MOST_GAIN = 0.2  # of a plain step
-FEWEST_STEPS = 300  # below which no step is timed: it would have to take a second for compiling to pay
+FEWEST_STEPS = 1000  # below which no step is timed: it would have to take more than a second for compiling to pay
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from epigraph.engine.trunk import Trunk
 from epigraph.tuning.compiling import FEWEST_STEPS, START_UP, weigh
 
 
+MANY = 10 * FEWEST_STEPS
+
+
 @pytest.fixture
 def trunk() -> Trunk:
     return Trunk(toy_base())
@@ -23,15 +26,15 @@ def test_few_steps_are_not_even_timed(trunk: Trunk) -> None:
 
 def test_steps_that_are_short_are_not_compiled(trunk: Trunk) -> None:
     seconds = iter([0.01, 0.01])
-    found = weigh(trunk, 1000, lambda: next(seconds))
+    found = weigh(trunk, MANY, lambda: next(seconds))
     assert (found.on, trunk.compiled) == (False, None)
-    assert f"could save 2 s at most, and compiling takes about {START_UP:.0f} s" in found.reason
+    assert f"could save 20 s at most, and compiling takes about {START_UP:.0f} s" in found.reason
 
 
 @pytest.mark.parametrize(("compiled", "on"), [(0.8, True), (1.1, False)])
 def test_what_was_tried_is_kept_where_it_is_faster(trunk: Trunk, compiled: float, on: bool) -> None:
     seconds = iter([1.5, 1.0, 40.0, compiled, compiled])  # two plain steps, then the compiler's
-    found = weigh(trunk, 1000, lambda: next(seconds), backend="eager")
+    found = weigh(trunk, MANY, lambda: next(seconds), backend="eager")
     assert (found.on, trunk.compiled is not None) == (on, on)
     assert found.reason.startswith("yes: a step takes 0.80 s" if on else "no: a step takes 1.10 s compiled and 1.00 s plain")
 
@@ -42,7 +45,7 @@ def test_a_compiler_that_fails_leaves_all_as_it_was(trunk: Trunk) -> None:
             raise RuntimeError("no C++ compiler was found")
         return 1.0
 
-    found = weigh(trunk, 1000, step, backend="eager")
+    found = weigh(trunk, MANY, step, backend="eager")
     assert (found.on, trunk.compiled) == (False, None)
     assert "it failed (RuntimeError: no C++ compiler was found)" in found.reason
 
