@@ -34,6 +34,7 @@ from epigraph.tuning.reporter import Reporter
 from epigraph.tuning.result import TuneResult
 from epigraph.tuning.run import COMPILING, TRIALS, Run, rows_hash
 from epigraph.tuning.search import Chosen, Halving, Lanes, Trial, choose_trials
+from epigraph.tuning.search.choosing import seconds_again
 from epigraph.tuning.search.costs import Costs, seconds_a_token, timed_step
 from epigraph.tuning.spot import settle_start
 from epigraph.tuning.start import make_prompt
@@ -93,8 +94,8 @@ def tune(
 
     lanes = Lanes(engine, task, chosen.trials, parts, start=start, output_tokens=output_tokens)
     lanes.prepare()
-    compiling = _compiling(lanes, run)
     try:
+        compiling = _compiling(lanes, run)
         trained = _train(lanes, chosen, choices, config, run, around, meter)
     finally:
         engine.trunk.leave_plain()
@@ -278,7 +279,7 @@ def _train(
     reporter = Reporter(run, around.listener)
     budget = parse_budget(config.budget)
     seconds = dict(enumerate(chosen.seconds))
-    again = lanes.parts.again * choices.members * max(seconds.values(), default=0.0)
+    again = seconds_again(chosen.seconds, lanes.parts.again, choices.members)
     limit = (lambda: budget - again - meter.seconds) if isinstance(budget, float) else None
     search = Halving(
         lanes.contenders(reporter.listener),

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,3 +182,12 @@ def run() -> Iterator[Callable[..., Running]]:
 def running(house: House, run: Callable[..., Running]) -> Running:
     """A server with default settings, on a port."""
     return run(house)
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    """Wait until it holds; a server in another thread needs a moment."""
+    for _ in range(600):
+        if check():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came about")

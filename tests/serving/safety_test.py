@@ -5,7 +5,6 @@ import json
 import pickle
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,13 @@ from epigraph.library.tensors import encode
 from epigraph.serve.app import create_app
 from epigraph.serve.keys import new_key, read_keys
 from epigraph.serve.settings import ServeConfig
-from tests.serving.conftest import House, Running
+from tests.serving.conftest import House, Running, eventually
 
 LONG = {"prompt": "x", "max_tokens": 400, "ignore_eos": True, "model": "base"}
 
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
-
-
-def eventually(check: Callable[[], bool]) -> None:
-    """Wait until it holds; a server in another thread needs a moment."""
-    for _ in range(600):
-        if check():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came about")
 
 
 # ---- addresses and keys ----------------------------------------------------------------------------------------------

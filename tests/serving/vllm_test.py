@@ -9,7 +9,6 @@ import base64
 import io
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from epigraph.serve.service import Service
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.vllm import Upstream
 from epigraph.serve.work import EndEvent, Event, Generation, Sampling
-from tests.serving.conftest import House, build_house
+from tests.serving.conftest import House, build_house, eventually
 
 GREEDY = {"temperature": 0}
 
@@ -292,21 +291,13 @@ def test_who_leaves_before_its_request_was_begun_frees_its_place(
         sampling = Sampling(max_tokens=4)
         backend.submit(Generation(segments=((1, 2),), prompt=None, sampling=sampling), heard.append).cancel()
         busy.set()
-        wait_until(lambda: not backend.load.running and bool(heard))
+        eventually(lambda: not backend.load.running and bool(heard))
     finally:
         busy.set()
         backend.close(drain=False, timeout=1.0)
     (end,) = heard
     assert isinstance(end, EndEvent)
     assert (end.reason, end.error) == ("cancelled", None)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if holds():
-            return
-        time.sleep(0.02)
-    raise AssertionError("what was waited for did not happen within half a minute")
 
 
 def test_leaving_closes_the_connection_and_a_full_queue_is_429(
@@ -321,9 +312,9 @@ def test_leaving_closes_the_connection_and_a_full_queue_is_429(
     body = {"model": "base", "prompt": "x", "max_tokens": 400, "ignore_eos": True}
     with TestClient(create_app(service), base_url="http://localhost") as client:
         assert client.post("/v1/completions", json={**body, "prompt": ["x", "y"]}).status_code == 429
-        wait_until(lambda: not backend.load.running)
+        eventually(lambda: not backend.load.running)
         assert client.post("/v1/completions", json=body).status_code == 504
-        wait_until(lambda: not backend.load.running and fake.left > 0)
+        eventually(lambda: not backend.load.running and fake.left > 0)
         assert client.post("/v1/completions", json={**body, "max_tokens": 1}).status_code == 200
 
 

@@ -70,7 +70,7 @@ def _within(config: TuneConfig, possible: Sequence[Trial], *, costs: Costs, left
     """As many trials as a time does for, learning from all rows afterwards in it; fewer epochs where it does not even for one."""
 
     def whole(seconds: Sequence[float]) -> float:
-        return epochs_of_all(seconds, members=config.ensemble) + costs.again * config.ensemble * max(seconds)
+        return epochs_of_all(seconds, members=config.ensemble) + seconds_again(seconds, costs.again, config.ensemble)
 
     taken: list[Trial] = []
     seconds: list[float] = []
@@ -89,3 +89,8 @@ def _within(config: TuneConfig, possible: Sequence[Trial], *, costs: Costs, left
         taken = [replace(taken[0], loop=replace(taken[0].loop, epochs=epochs))]
     reason = f"{len(taken)}: what fits into {max(0.0, left):.0f} s, {costs.seconds_a_token * 1000:.2f} ms a token measured"
     return Chosen(trials=taken, reason=reason, left_out=left_out, seconds=seconds)
+
+
+def seconds_again(seconds: Sequence[float], again: float, members: int) -> float:
+    """What the prompts that are kept take to learn from all rows, as the dearest of these trials would; ``again`` of a trial each."""
+    return again * members * max(seconds, default=0.0)
