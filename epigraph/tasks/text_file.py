@@ -114,7 +114,8 @@ def _refuse_binary(path: Path, data: bytes) -> None:
             raise DataError(f"{path} is a binary file: it is {what}, not {path.suffix or 'text'}.", hint)
     if b"\0" in data:
         head = data[:4096]
-        little, big = _all_nul(head[1::2]), _all_nul(head[::2])
+        even, odd = head[::2], head[1::2]
+        little, big = _all_nul(odd) and _no_nul(even), _all_nul(even) and _no_nul(odd)
         if little or big:
             raise _wrong_encoding(path, "UTF-16LE" if little else "UTF-16BE", "it looks like UTF-16 without a mark")
         line = data[: data.index(b"\0")].count(b"\n") + 1
@@ -127,6 +128,10 @@ def _refuse_binary(path: Path, data: bytes) -> None:
 
 def _all_nul(data: bytes) -> bool:
     return len(data) > 3 and data.count(0) >= 0.7 * len(data)
+
+
+def _no_nul(data: bytes) -> bool:
+    return data.count(0) <= 0.02 * len(data)
 
 
 def _decode_utf8(path: Path, data: bytes) -> str:

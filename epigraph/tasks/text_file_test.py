@@ -60,6 +60,7 @@ def test_a_broken_line_in_utf8_is_left_to_its_row(tmp_path):
         (b"PAR1abcPAR1", "Parquet.*Rename it to .parquet"),
         (b"\x1f\x8b\x08\x00", "gzip"),
         (b"text,label\na,\0\n", "line 2 has a NUL"),
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\0>\0\x01\0\0\0" + bytes(600), "line 1 has a NUL"),  # not UTF-16
         (b"a,b\n" + bytes(range(1, 9)) * 20, "control characters"),
         (codecs.BOM_UTF16_LE + b"a\0\0\0", "NUL"),
         (codecs.BOM_UTF16_LE + b"a\0b", "not UTF-16"),
