@@ -84,9 +84,14 @@ def counted_joules() -> float | None:
 
 def peak_memory() -> int:
     """The largest resident size of this process so far, in bytes."""
-    import resource
     import sys
 
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

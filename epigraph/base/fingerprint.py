@@ -4,6 +4,7 @@ Read from the safetensors files in sorted order of names, so that sharding and f
 path, size and time of change, since hashing takes about a second for 500 MB.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -42,10 +43,7 @@ def folder_fingerprint(folder: Path) -> str:
     if memory.exists() and len(remembered := memory.read_text().strip()) == 64:
         return remembered
     found = _digest(json.loads((folder / "config.json").read_text()), _stored_tensors(files))
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    partial = memory.with_suffix(f".{os.getpid()}")
-    partial.write_text(found)
-    partial.replace(memory)
+    _note(memory, found)
     return found
 
 
@@ -53,10 +51,16 @@ def remember_folder(fingerprint: str, folder: Path) -> None:
     """Note on this machine where a base lies, so that its prompts find it again; cards hold no paths."""
     note = home() / "fingerprints" / f"{fingerprint}.path"
     if not note.exists() or note.read_text(encoding="utf-8") != str(folder):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(str(folder), encoding="utf-8")
-        partial.replace(note)
+        _note(note, str(folder))
+
+
+def _note(file: Path, text: str) -> None:
+    """Whole or not at all; where nothing may be written, it is found out anew the next time."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
 
 
 def remembered_folder(fingerprint: str) -> Path | None:

@@ -9,6 +9,7 @@ import io
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from epigraph.errors import ConfigError, EpigraphError, NotFound, StorageFailed,
 DEFAULT = "default"
 DEFAULT_NAME = "SmolLM2-135M-Instruct-Q4_1"
 Note = Callable[[str], None]
+SCRATCH, STALE_SECONDS = ".tmp-", 3600
 
 
 def load_base(
@@ -138,7 +140,8 @@ def default_folder(note: Note | None = None) -> Path:
     if note:
         note("preparing the embedded base (once, about a minute)")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+    _sweep(folder.parent)
+    partial = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder.parent))
     try:
         with _quiet_transformers():
             _dequantise(gguf, partial)
@@ -153,6 +156,13 @@ def default_folder(note: Note | None = None) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _sweep(bases: Path) -> None:
+    """Remove what preparations that were killed have left."""
+    for left in bases.glob(f"{SCRATCH}*"):
+        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _default_path() -> Path:
@@ -179,7 +189,10 @@ def _find_folder(name: str) -> Path:
             raise NotFound(f"base folder {name} has no config.json.", "Name the folder that save_pretrained wrote.")
         return folder.resolve()
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise NotFound(f"base {name!r} was asked, but there is no such folder.", "Give a folder, a hub name, or 'default'.")
+        raise NotFound(
+            f"base {name!r} was asked, but there is no such folder.",
+            "Give a folder, a hub name as owner/name, or 'default'.",
+        )
     return _download(name)
 
 

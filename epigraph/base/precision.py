@@ -39,7 +39,8 @@ def choose_precision(asked: str | None, device: torch.device) -> Precision:
         return Precision(NAMES[asked], "asked for")
     gain = bf16_gain(device.type)
     chosen = torch.bfloat16 if gain >= NEEDED_GAIN else torch.float32
-    return Precision(chosen, f"bf16 products run {gain:.1f} times as fast as fp32 on this {device.type}")
+    faster, slower, times = ("bf16", "fp32", gain) if gain >= 1 else ("fp32", "bf16", 1 / gain)
+    return Precision(chosen, f"{faster} products run {times:.1f} times as fast as {slower} on this {device.type}")
 
 
 @cache

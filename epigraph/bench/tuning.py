@@ -4,22 +4,26 @@ ratio = seconds of the rival / seconds of ours         bound = FLOPs of the riva
 to accuracy = seconds until both have the accuracy that the slower one ends with
 """
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from epigraph.bench.contest import OURS, Outcome, Plan
 from epigraph.errors import ConfigError, NotFound
+from epigraph.methods.rivals import RIVALS
 
 SETS = ("sst2", "trec6", "ag_news", "imdb")
 BATCHES = {"epigraph": 64, "once": 64, "token": 64}
 RIVAL_BATCH = 16
+ASKED = ("epigraph", "once", "token", "peft-prompt", "peft-prefix", "peft-documented", "lora", "full")
+KNOWN = ("epigraph", "once", "token", *RIVALS)
 Note = Callable[[str], None]
 
 
@@ -28,7 +32,7 @@ class BenchConfig:
     """What to measure."""
 
     sets: Sequence[str] = SETS
-    methods: Sequence[str] = ("epigraph", "once", "token", "peft-prompt", "peft-documented", "lora", "full")
+    methods: Sequence[str] = ASKED
     rows: int = 1000
     tests: int = 500
     epochs: int = 3
@@ -37,15 +41,18 @@ class BenchConfig:
     """Time the rivals over so many steps only, and say what the whole would take."""
     base: str = "default"
     dtype: str = "auto"
+    out: Path | None = None
+    """JSON lines, one a finished contest, written at once; those found in it are not run again."""
 
 
 def bench_tuning(config: BenchConfig, note: Note) -> dict[str, Any]:
-    """All outcomes, and a table of medians with ratios for every set."""
+    """All outcomes, and a table of medians with ratios for every set. A method that fails is noted, and the others go on."""
     data = data_folder()
+    _check(config, data)
+    kept = Kept(config.out)
     outcomes: dict[str, list[Outcome]] = {}
+    failed: list[str] = []
     for name in config.sets:
-        if not (data / name).is_dir():
-            raise NotFound(f"set {name!r} was asked, but {data} has no such folder.", "Name folders of $EPIGRAPH_DATA.")
         outcomes[name] = []
         for seed in range(config.seeds):
             for method in config.methods:
@@ -57,15 +64,76 @@ def bench_tuning(config: BenchConfig, note: Note) -> dict[str, Any]:
                     seed=seed,
                     steps=None if method in OURS else config.steps,
                 )
-                found = run_apart(method, plan, config)
+                try:
+                    found = kept.get(method, plan, config) or kept.put(method, plan, config, run_apart(method, plan, config))
+                except subprocess.CalledProcessError as error:
+                    failed.append(f"{name} seed {seed} {method}: ended with code {error.returncode}")
+                    note(failed[-1])
+                    continue
                 outcomes[name] += found
                 for outcome in found:
                     note(f"{name} seed {seed} {_line(outcome)}")
     return {
-        "config": asdict(config),
+        "config": asdict(config) | {"out": str(config.out or "")},
+        "failed": failed,
         "outcomes": {name: [o.json for o in found] for name, found in outcomes.items()},
         "summary": {name: summary(found) for name, found in outcomes.items()},
     }
+
+
+def _check(config: BenchConfig, data: Path) -> None:
+    """Every name, before hours are spent on the first."""
+    for name in config.sets:
+        if not (data / name).is_dir():
+            raise NotFound(f"set {name!r} was asked, but {data} has no such folder.", "Name folders of $EPIGRAPH_DATA.")
+    for method in config.methods:
+        if method not in KNOWN:
+            raise ConfigError(f"method {method!r} is not known.", f"Choose from: {', '.join(KNOWN)}.")
+
+
+class Kept:
+    """What was measured, a line of JSON a contest, so that nothing is lost when one fails or the machine stops."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.is_file() else []
+        self.found: dict[str, list[dict[str, Any]]] = {}
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed process
+                read = json.loads(line)
+                self.found[_key(read["contest"])] = read["outcomes"]
+
+    def get(self, method: str, plan: Plan, config: BenchConfig) -> list[Outcome]:
+        """What was kept of this contest; nothing where it has not been run."""
+        return [_outcome(each) for each in self.found.get(_key(_contest(method, plan, config)), [])]
+
+    def put(self, method: str, plan: Plan, config: BenchConfig, outcomes: list[Outcome]) -> list[Outcome]:
+        """Keep them, and give them back."""
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            line = {"contest": _contest(method, plan, config), "outcomes": [outcome.json for outcome in outcomes]}
+            with self.file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+        return outcomes
+
+
+def _contest(method: str, plan: Plan, config: BenchConfig) -> dict[str, Any]:
+    return {
+        "method": method,
+        "plan": asdict(plan),
+        "batch": BATCHES.get(method, RIVAL_BATCH),
+        "base": config.base,
+        "dtype": config.dtype,
+    }
+
+
+def _key(contest: Mapping[str, Any]) -> str:
+    return json.dumps(contest, sort_keys=True)
+
+
+def _outcome(values: Mapping[str, Any]) -> Outcome:
+    curve = [(float(seconds), float(score)) for seconds, score in values["curve"]]
+    return Outcome(**{**values, "curve": curve})
 
 
 def data_folder() -> Path:
@@ -78,16 +146,9 @@ def data_folder() -> Path:
 
 def run_apart(method: str, plan: Plan, config: BenchConfig) -> list[Outcome]:
     """One contest in a process of its own, so that memory and caches of one method are not another's."""
-    given = {
-        "method": method,
-        "plan": asdict(plan),
-        "batch": BATCHES.get(method, RIVAL_BATCH),
-        "base": config.base,
-        "dtype": config.dtype,
-    }
-    command = [sys.executable, "-m", "epigraph.bench.apart", json.dumps(given)]
+    command = [sys.executable, "-m", "epigraph.bench.apart", json.dumps(_contest(method, plan, config))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 (our own module)
-    return [Outcome(**outcome) for outcome in json.loads(done.stdout.splitlines()[-1])]
+    return [_outcome(each) for each in json.loads(done.stdout.splitlines()[-1])]
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

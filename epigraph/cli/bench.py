@@ -1,5 +1,7 @@
 """``epigraph bench``: measure on this machine."""
 
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,7 +35,7 @@ def tuning(
     sets: Annotated[str, typer.Option(help="folders of $EPIGRAPH_DATA, with commas")] = "sst2,trec6,ag_news,imdb",
     methods: Annotated[
         str, typer.Option(help="epigraph (kv), once (kv, rows read once), token and rivals, with commas")
-    ] = "epigraph,once,token,peft-prompt,peft-documented,lora,full",
+    ] = "epigraph,once,token,peft-prompt,peft-prefix,peft-documented,lora,full",
     rows: Annotated[int, typer.Option(min=1, help="training rows")] = 1000,
     tests: Annotated[int, typer.Option(min=1, help="test rows")] = 500,
     epochs: Annotated[int, typer.Option(min=1, help="passes over the training rows")] = 3,
@@ -41,6 +43,9 @@ def tuning(
     steps: Annotated[int, typer.Option(min=0, help="time the rivals over so many steps only; 0: all")] = 0,
     base: Annotated[str, typer.Option(help="the embedded base, a folder or a hub name")] = "default",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="keep every result here at once; the same command with the same file goes on")
+    ] = None,
     *,
     json: JsonFlag = False,
 ) -> None:
@@ -58,6 +63,7 @@ def tuning(
             steps=steps or None,
             base=base,
             dtype=dtype,
+            out=out if out is not None else Path("results") / f"bench-tuning-{time.strftime('%Y%m%d-%H%M%S')}.jsonl",
         ),
         say,
     )

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
+from epigraph.cli.options import (
+    LIBRARY,
+    BaseFlag,
+    DeviceFlag,
+    DtypeFlag,
+    JsonFlag,
+    LibraryFlag,
+    check_alone,
+    examples,
+    with_settings,
+)
 from epigraph.cli.output import metrics_in, print_json, print_table, say, score_text, share_text
 from epigraph.cli.progress import Resumable
 from epigraph.distilling.settings import DistillConfig
@@ -24,6 +34,7 @@ EXAMPLES = examples(
 
 @with_settings(DistillConfig)
 def distill(
+    context: typer.Context,
     task: Annotated[
         str, typer.Argument(help="data file, task TOML or folder that has the labels; with --from not needed")
     ] = "",
@@ -69,8 +80,8 @@ def distill(
     """
     from epigraph.distilling.errand import DistillJob, resume_job, run_job
 
-    if resume is not None and (task or texts):
-        raise InputError("--resume was given with a task or texts; a run knows its own.", "Give --resume alone.")
+    if resume is not None:
+        check_alone(context, "resume", besides=("library", "json"))
     if start_from and teacher_prompt:
         raise InputError("both --from and --teacher-prompt were given.", "Give one of them: either teaches.")
     if resume is not None:

@@ -70,7 +70,13 @@ app.command("serve", short_help="Every prompt behind OpenAI's HTTP interface.", 
 app.command("schema", short_help="The JSON schema of a command's output.", epilog=schema.EXAMPLES)(schema.schema)
 
 INTERRUPTED = 130
-DISK = {errno.ENOSPC: "full", errno.EDQUOT: "full (quota)", errno.EROFS: "read-only"}
+DISK = {
+    errno.ENOSPC: "the disk{} is full",
+    errno.EDQUOT: "the disk{} is full (quota)",
+    errno.EROFS: "the disk{} is read-only",
+    errno.EACCES: "permission{} was denied",
+    errno.EPERM: "permission{} was denied",
+}
 
 
 def show_version(asked: bool) -> bool:
@@ -128,7 +134,12 @@ def run(arguments: list[str]) -> int:
         return 128 + signal.SIGPIPE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK:
-            print_error("StorageFailed", _disk_fault(error), "Free some space, or choose another folder.", as_json)
+            print_error(
+                "StorageFailed",
+                _disk_fault(error),
+                "Free some space, mend the permissions, or choose another folder.",
+                as_json,
+            )
             return 2
         where = _keep_traceback()  # whatever is left is our own fault
         print_error(type(error).__name__, f"this is a fault of Epigraph: {error}", f"The traceback is in {where}.", as_json)
@@ -157,7 +168,7 @@ def _way_out(error: typer.TyperException) -> str:
 
 def _disk_fault(error: OSError) -> str:
     where = f" at {error.filename}" if error.filename else ""
-    return f"something could not be written: the disk{where} is {DISK[error.errno or 0]}."
+    return f"something could not be read or written: {DISK[error.errno or 0].format(where)}."
 
 
 def _keep_traceback() -> Path:

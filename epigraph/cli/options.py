@@ -5,11 +5,13 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from epigraph.errors import InputError
 
 LibraryFlag = Annotated[
     Path, typer.Option("--library", envvar="EPIGRAPH_LIBRARY", help="folder of the named prompts", show_default=True)
@@ -27,6 +29,19 @@ LIBRARY = Path("library")
 def examples(*lines: str) -> str:
     """The end of a command's help: lines to copy, kept as they are."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def check_alone(context: typer.Context, flag: str, *, besides: Collection[str]) -> None:
+    """InputError where anything was given with ``flag`` that it would pass over in silence."""
+    passed = {name for name in context.params if _is_given(context, name)} - {flag, *besides}
+    if passed:
+        names = ", ".join(name.upper() if name == "task" else f"--{name.replace('_', '-')}" for name in sorted(passed))
+        raise InputError(f"--{flag} was given with {names}; what is gone on with knows its own.", f"Give --{flag} alone.")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def with_settings(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

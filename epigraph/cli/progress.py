@@ -1,17 +1,20 @@
 """Progress for people on standard error: a bar on a terminal, a line a validation elsewhere."""
 
 import shlex
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epigraph.cli.output import say
-from epigraph.errors import StorageFailed
 
 if TYPE_CHECKING:
     from epigraph.tuning.loop import Moment
+
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Progress:
@@ -78,20 +81,29 @@ class Progress:
 
 
 class Resumable(Progress):
-    """The same for a ``command`` that can be continued: interrupted, or with a full disk, it names the command that goes on."""
+    """The same for a ``command`` that can be continued: whatever ends it, it names the command that goes on.
+
+    A polite kill and a closed terminal are interrupts, as Ctrl-C is.
+    """
 
     def __init__(self, command: str, library: Path | None = None) -> None:
         super().__init__()
         self.command, self.library = command, library
         self.folder: Path | None = None
+        self.handled: list[signal.Signals] = []
 
     def __enter__(self) -> "Resumable":
         super().__enter__()
+        if threading.current_thread() is threading.main_thread():
+            self.handled = [each for each in ENDS if signal.getsignal(each) is signal.SIG_DFL]
+        for each in self.handled:
+            signal.signal(each, signal.default_int_handler)
         return self
 
     def began(self, folder: Path) -> None:
-        """From here on there is something to go on with."""
+        """From here on there is something to go on with; said at once, since a hard kill leaves no time for words."""
         self.folder = folder
+        say(f"what is done is kept in {folder}; if this is cut off, {self.way_on}")
 
     @property
     def way_on(self) -> str:
@@ -103,7 +115,9 @@ class Resumable(Progress):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         super().__exit__(kind, error, trace)
+        for each in self.handled:
+            signal.signal(each, signal.SIG_DFL)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(self.way_on) from None
-        if isinstance(error, StorageFailed) and self.folder is not None:
+        if error is not None and self.folder is not None:
             say(self.way_on)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
+from epigraph.cli.options import (
+    LIBRARY,
+    BaseFlag,
+    DeviceFlag,
+    DtypeFlag,
+    JsonFlag,
+    LibraryFlag,
+    check_alone,
+    examples,
+    with_settings,
+)
 from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, scores_rows, size_text
 from epigraph.cli.progress import Resumable
 from epigraph.config import TuneConfig
@@ -24,6 +34,7 @@ TaskArgument = Annotated[str, typer.Argument(help="data file, task TOML, or fold
 
 @with_settings(TuneConfig)
 def tune(
+    context: typer.Context,
     task: TaskArgument = "",
     *,
     config: TuneConfig,
@@ -58,9 +69,8 @@ def tune(
 
     if start_from:
         config = _started_from(config, start_from)
-    if resume is not None and task:
-        raise InputError(f"both TASK {task!r} and --resume were given; a run knows its task.", "Give --resume alone.")
     if resume is not None:
+        check_alone(context, "resume", besides=("library", "json"))
         job = resume_job(resume, library)
     elif not task:
         raise InputError(

@@ -54,7 +54,7 @@ class LabelImitation:
 
     def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
         """How many texts of each prompt fit into one pass, the tree included."""
-        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
+        return self.solver.engine.rows_a_step([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
 
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
         """For each prompt the mean divergence over its texts, in nats."""
@@ -103,7 +103,7 @@ class AnswerImitation:
 
     def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
         """How many texts of each prompt fit into one pass."""
-        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts)
+        return self.solver.engine.rows_a_step([self.rows[i] for i in rows], prompts)
 
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
         """For each prompt the mean over all places of its texts' answers, in nats."""

@@ -116,4 +116,4 @@ def rows_at_once(engine: Engine, rows: Sequence[Encoded], prompts: int) -> int:
     tokens = max(sum(map(len, row.choices)) for row in rows)
     logits = tokens * int(engine.base.head.weight.shape[0]) * 4 * prompts
     copies = max(len(row.choices) for row in rows) if engine.plain else 1
-    return max(1, min(engine.rows_at_once(rows, prompts * copies), LOGITS_BYTES // logits))
+    return max(1, min(engine.rows_a_step(rows, prompts * copies), LOGITS_BYTES // logits))

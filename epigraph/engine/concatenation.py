@@ -105,9 +105,9 @@ def turning_length(base: Base) -> int | None:
     return min((int(length) for length in lengths if length and length < base.context), default=None)
 
 
-def row_bytes(base: Base, tokens: int) -> int:
-    """What a row of so many tokens keeps for its backward pass, in bytes."""
-    scores = base.heads * base.groups * tokens
+def row_bytes(base: Base, tokens: int, seen: int | None = None) -> int:
+    """What a row of so many tokens, each of which sees at most ``seen``, keeps for its backward pass, in bytes."""
+    scores = base.heads * base.groups * (tokens if seen is None else seen)
     return int(base.layers * tokens * (17 * base.hidden + 2.5 * scores)) * base.dtype.itemsize
 
 

@@ -38,6 +38,7 @@ ROWS_A_BATCH = 128
 APART_TOKENS = 96  # tokens from which texts are left apart
 UNBOUNDED = 1 << 30
 LEAST_GATHERED, MOST_GATHERED = 64 << 20, 1 << 30  # bytes
+LEAST_KEPT, MOST_KEPT = 256 << 20, 2 << 30  # bytes of one pass for its backward pass
 
 
 @dataclass(frozen=True)
@@ -311,6 +312,16 @@ class Engine:
         longest = max(len(row.segments[0]) - row.lead for row in rows) + extra
         each = self.store.shape.numbers(longest) * self.base.dtype.itemsize * prompts
         return max(1, most // max(1, each))
+
+    def rows_a_step(self, rows: Sequence[Encoded], prompts: int, extra: int = 0) -> int:
+        """The same for a pass with gradient, so that what its backward pass needs of the tokens computed and of their
+        answers' logits stays within half of the memory budget too."""
+        most = max(LEAST_KEPT, min(MOST_KEPT, self.store.budget // 2))
+        own, answer = max(map(own_tokens, rows)) + extra, max(len(row.answer) for row in rows)
+        seen = max(row.length for row in rows) + extra
+        logits = 2 * 4 * answer * len(self.base.tokenizer)  # and their gradient, in fp32
+        kept = (row_bytes(self.base, own, seen) + logits) * prompts
+        return max(1, min(self.rows_at_once(rows, prompts, extra), most // max(1, kept)))
 
 
 def _shape(base: Base) -> Shape:

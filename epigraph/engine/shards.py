@@ -77,9 +77,9 @@ class ShardFolder:
                 self._seen.add(file.name)
                 try:
                     yield _mapped(file)
-                except FileNotFoundError:
+                except OSError:  # gone meanwhile, or not to be opened now, which says nothing about what is in it
                     continue
-                except (SafetensorError, OSError, KeyError):
+                except (SafetensorError, KeyError):
                     file.unlink(missing_ok=True)
 
     def write(self, shard: Shard) -> Shard:
@@ -115,7 +115,7 @@ class ShardFolder:
         self._used.update(names)
 
     def _make_room(self, size: int) -> None:
-        files = [(f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.parent.rglob("*" + SUFFIX)]
+        files = list(_sizes(self.folder.parent))
         taken = sum(each for _, each, _ in files)
         if taken + size <= self.budget:
             return
@@ -133,6 +133,14 @@ class ShardFolder:
         with contextlib.suppress(OSError):
             if time.time() - file.stat().st_mtime > STALE_SECONDS:
                 file.unlink()
+
+
+def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each shard was last used and how large it is; those that another process removes meanwhile are left out."""
+    for file in folder.rglob("*" + SUFFIX):
+        with contextlib.suppress(FileNotFoundError):
+            found = file.stat()
+            yield found.st_mtime, found.st_size, file
 
 
 def _mapped(file: Path) -> Shard:

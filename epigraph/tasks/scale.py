@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 def order_labels(labels: Collection[str], given: Mapping[str, str], source: str) -> tuple[list[str], str]:
     """The labels from lowest to highest, and whence the order is known. TaskError where it is not."""
     if given and set(labels) <= set(given):
-        return [label for label in given if label in labels], "as [labels] lists them"
+        return list(given), "as [labels] lists them"  # a level that no row has keeps its place
     numbers = {label: _NUMBER.findall(label) for label in labels}
     if all(len(found) == 1 for found in numbers.values()):
         value = {label: float(found[0]) for label, found in numbers.items()}

@@ -79,7 +79,7 @@ class LabelObjective:
 
     def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
         """How many rows of each prompt fit into one pass."""
-        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts)
+        return self.solver.engine.rows_a_step([self.rows[i] for i in rows], prompts)
 
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
         """For each prompt the weighted mean over its rows, in nats: one pass for all of them."""
@@ -108,7 +108,7 @@ class ScaleObjective(LabelObjective):
 
     def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
         """How many rows of each prompt fit into one pass, the tree included."""
-        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
+        return self.solver.engine.rows_a_step([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
 
     def _each(self, rows: Sequence[Encoded], labels: Sequence[int], prompts: Asked) -> Tensor:
         tree = self.solver.tree
@@ -169,7 +169,7 @@ class SetObjective:
 
     def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
         """How many rows of each prompt fit into one pass, the questions included."""
-        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
+        return self.solver.engine.rows_a_step([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
 
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
         """For each prompt the mean over its rows and all labels, in nats: one pass for all of them."""
@@ -206,7 +206,7 @@ class AnswerObjective:
 
     def rows_at_once(self, rows: Sequence[int], prompts: int) -> int:
         """How many rows of each prompt fit into one pass."""
-        return self.solver.engine.rows_at_once([self.rows[i] for i in rows], prompts)
+        return self.solver.engine.rows_a_step([self.rows[i] for i in rows], prompts)
 
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
         """For each prompt the mean over its rows' answer tokens, in nats: one pass for all of them."""

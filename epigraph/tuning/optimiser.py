@@ -54,6 +54,7 @@ class Optimiser:
         self.adam.state.clear()
         self.adam.zero_grad(set_to_none=True)
         for i, parameter in enumerate(self.parameters):
-            moments = {name: state[f"{i}.{name}"].clone() for name in MOMENTS if f"{i}.{name}" in state}
+            keys = {name: f"{i}.{name}" for name in MOMENTS if f"{i}.{name}" in state}
+            moments = {name: state[key].to(parameter.device, copy=True) for name, key in keys.items()}
             if moments:
                 self.adam.state[parameter] = moments

@@ -74,8 +74,10 @@ class Run:
         return note.read_text(encoding="utf-8").strip() if note.is_file() else ""
 
     def finish(self, reference: str) -> None:
-        """Note under which reference the prompt was stored."""
+        """Note under which reference the prompt was stored; the state, which nobody needs any more, goes."""
         (self.folder / STORED).write_text(reference + "\n", encoding="utf-8")
+        for state in self.folder.glob(f"*{STATE}*"):
+            state.unlink(missing_ok=True)
 
     @property
     def description(self) -> dict[str, Any]:
