@@ -5,7 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from epigraph.base.fingerprint import folder_fingerprint, model_fingerprint, weights_hash
+from epigraph.base.fingerprint import (
+    folder_fingerprint,
+    model_fingerprint,
+    remember_folder,
+    remembered_folder,
+    weights_hash,
+)
 from epigraph.base.toy import toy_base
 from epigraph.errors import Unsupported
 
@@ -71,3 +77,15 @@ def test_the_hash_of_weights_notices_any_change() -> None:
         next(base.model.parameters()).view(-1)[3] += 1e-6
     assert weights_hash(base.model) != before
     assert model_fingerprint(base.model, {"a": 1}) != model_fingerprint(base.model, {"a": 2})
+
+
+def test_where_nothing_may_be_written_it_is_found_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home that is read-only ended the loading of a base as a fault of Epigraph."""
+    one = save(tmp_path / "one")
+    expected = folder_fingerprint(one)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "fingerprints").write_text("a file where the folder shall be")
+    monkeypatch.setenv("EPIGRAPH_HOME", str(tmp_path / "home"))
+    assert folder_fingerprint(one) == expected
+    remember_folder(expected, one)
+    assert remembered_folder(expected) is None

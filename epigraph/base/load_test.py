@@ -57,5 +57,15 @@ def test_devices_and_dtypes_that_cannot_be(folder: Path) -> None:
 def test_a_dtype_that_is_not_asked_for_is_measured() -> None:
     found = choose_precision(None, torch.device("cpu"))
     assert found.dtype in (torch.float32, torch.bfloat16)
-    assert found.reason.startswith("bf16 products run ")
+    assert "products run " in found.reason
     assert found.name in ("float32", "bfloat16")
+
+
+def test_the_reason_of_a_precision_reads_well_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without bf16 instructions it once read "bf16 products run 0.0 times as fast"."""
+    for gain, said in (
+        (0.02, "fp32 products run 50.0 times as fast as bf16"),
+        (3.0, "bf16 products run 3.0 times as fast as fp32"),
+    ):
+        monkeypatch.setattr("epigraph.base.precision.bf16_gain", lambda _device, gain=gain: gain)
+        assert choose_precision("auto", torch.device("cpu")).reason.startswith(said)

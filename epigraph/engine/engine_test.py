@@ -84,6 +84,31 @@ def check_equals_plain(engine: Engine, template: str, kind: str) -> None:
         torch.testing.assert_close(mine, reference, atol=1e-5 * float(reference.abs().max() + 1), rtol=1e-3)
 
 
+@pytest.mark.parametrize("left", [True, False], ids=["left", "right"])
+def test_equals_the_stock_forward_over_padded_rows_on_either_side(engine: Engine, left: bool) -> None:
+    base = engine.base
+    rows = encoded(base, TEMPLATES["last"])
+    (form,) = make_forms(base, "token", 1)
+    assert isinstance(form, Embedded)
+    ours = engine.forward(rows, [form], Tail([[]] * len(rows)))
+    whole = [
+        torch.cat([base.embed(torch.tensor(r.segments[0])), form.vectors, base.embed(torch.tensor(r.segments[1]))])
+        for r in rows
+    ]
+    most = max(map(len, whole))
+    gaps = [torch.randn(most - len(vectors), base.hidden) for vectors in whole]  # what stands there must not matter
+    padded = torch.stack([torch.cat([gap, v] if left else [v, gap]) for gap, v in zip(gaps, whole, strict=True)])
+    seen = torch.stack([torch.arange(most) >= most - len(v) if left else torch.arange(most) < len(v) for v in whole]).long()
+    with stock_attention(base):
+        found = base.trunk(
+            inputs_embeds=padded, attention_mask=seen, position_ids=(seen.cumsum(1) - 1).clamp(min=0), use_cache=False
+        ).last_hidden_state
+    ends = [most - 1 if left else len(vectors) - 1 for vectors in whole]
+    theirs = torch.stack([found[b, end] for b, end in enumerate(ends)])
+    mine = torch.stack([ours.hidden[b, ours.stream.ends[b] - 1] for b in range(len(rows))])
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["token", "kv"])
 @pytest.mark.parametrize("template", ["last", "first", "middle", "both"])
 def test_a_batch_equals_its_rows_alone(engine: Engine, template: str, kind: str) -> None:

@@ -158,3 +158,13 @@ def test_two_processes_build_the_same_texts_at_once(tmp_path: Path) -> None:
     assert [process.communicate()[0].strip() for process in started] == ["[] []", "[] []"]
     assert [process.returncode for process in started] == [0, 0]
     assert not [f for f in (tmp_path / "frozen").rglob("*") if ".partial-" in f.name]
+
+
+def test_a_shard_that_another_process_removes_meanwhile_is_no_full_disk(base: Base, tmp_path: Path) -> None:
+    """Its missing file counted as a disk that refuses, and the states went to memory."""
+    engine = Engine(base)
+    folder = engine.store.disk.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gone.safetensors").symlink_to(tmp_path / "nothing")
+    engine.freeze(encoded(base, TEXTS))
+    assert engine.store.bytes_in_memory == 0

@@ -178,6 +178,16 @@ def test_the_order_is_that_of_numbers_or_of_the_task_file(tmp_path: Path) -> Non
     assert list(Task.from_file(tmp_path / "t.toml").labels.values()) == ["dở", "tạm được", "hay"]
 
 
+def test_a_level_of_a_scale_that_no_row_has_keeps_its_place(tmp_path: Path) -> None:
+    """A task file that listed every star was refused because nobody had given two."""
+    write(tmp_path / "stars.jsonl", [{"text": f"t {i}", "stars": [1, 3, 4][i % 3]} for i in range(9)])
+    said = "".join(f"{star} = '{star}'\n" for star in range(1, 5))
+    (tmp_path / "t.toml").write_text(f'kind = "ordinal"\n[labels]\n{said}[data]\ntrain = "stars.jsonl"\n')
+    task = Task.from_file(tmp_path / "t.toml")
+    assert list(task.labels) == ["1", "2", "3", "4"]
+    assert task.class_weights()["2"] > 0
+
+
 @pytest.mark.parametrize(
     ("records", "kind"),
     [

@@ -83,3 +83,12 @@ def test_rows_are_told_apart_by_what_they_say() -> None:
         [rows[0], Row(fields={"body": "b"}, target="y")],
     ]
     assert len({rows_hash(found) for found in [rows, *others]}) == 5
+
+
+def test_a_finished_run_keeps_its_description_and_not_its_state(tmp_path: Path) -> None:
+    """States of many megabytes stayed behind every prompt for ever."""
+    run = Run.create(tmp_path, "one", {"name": "one"})
+    run.state_file.write_bytes(b"state")
+    run.finish("one@1")
+    assert not run.state_file.exists()
+    assert Run.open(run.folder).stored_as == "one@1"
