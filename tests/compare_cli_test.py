@@ -1,5 +1,6 @@
 """``epigraph compare`` and ``epigraph prompt`` as people use them: from files to a report, interrupted, refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def test_ctrl_c_prints_the_command_that_goes_on(
         (["train.csv", "--hard-prompt", "empty.txt"], "hard prompt empty.txt is empty"),
         (["train.csv", "--folder", "."], "exists and holds no comparison"),
         (["--resume", "nowhere"], "nowhere holds no comparison to go on with"),
-        (["train.csv", "--resume", "nowhere"], "a comparison knows its task"),
+        (["train.csv", "--resume", "nowhere"], "--resume was given with TASK"),
+        (["--resume", "nowhere", "--seeds", "2", "--methods", "kv"], "--resume was given with --methods, --seeds"),
+        (["--resume", "nowhere", "--limit", "3", "--json"], "nowhere holds no comparison to go on with"),
         (["train.csv", "--seeds", "0"], "seeds 0 was asked"),
     ],
 )
@@ -120,3 +123,33 @@ def test_a_hard_prompt_that_cannot_be_tried(cli: Any, make_csv: Any, toy_flags: 
     Path("library").mkdir()
     Path("library/.hard_prompts.jsonl").write_text("{}\n")
     assert "line 1 of library/.hard_prompts.jsonl" in cli("prompt", "list").err
+
+
+def test_wrong_answers_are_those_that_the_task_takes_for_wrong(cli: Any, toy_flags: list[str], tmp_path: Path) -> None:
+    """Correct sets of labels were listed as wrong, since the data has its labels in another order than the answers."""
+    data = tmp_path / "sets.jsonl"
+    lines = [json.dumps({"text": f"cloth {n}", "tags": ["red", "blue"] if n % 2 else ["blue", "red"]}) for n in range(12)]
+    data.write_text("\n".join(lines))
+    said = cli("prompt", "try", data, "--text", "Which?", "--rows", "12", *toy_flags, "--json").json
+    exact = said["scores"]["subset_accuracy"]["value"]
+    assert len(said["wrong"]) == round(12 * (1 - exact))
+    assert {wrong["truth"] for wrong in said["wrong"]} <= {"blue, red"}
+
+
+def test_the_best_draft_before_is_the_nearest_one(cli: Any, toy_flags: list[str], tmp_path: Path) -> None:
+    """Of a mean error the draft with the highest was said to be the best."""
+    data = tmp_path / "stars.toml"
+    rows = "".join(f"review {n},{1 + n % 5}\n" for n in range(20))
+    (tmp_path / "stars.csv").write_text(f"text,stars\n{rows}")
+    data.write_text(
+        'kind = "ordinal"\nmetric = "mae"\n[columns]\ntext = "text"\nlabel = "stars"\n[data]\ntrain = "stars.csv"\n'
+    )
+    command = ["prompt", "try", data, "--rows", "20", *toy_flags, "--json"]
+    assert cli(*command, "--text", "How many stars?").code == 0
+    book = Path("library/.hard_prompts.jsonl")
+    first = json.loads(book.read_text())
+    worse, better = (
+        {**first, "text": text, "score": {**first["score"], "value": v}} for text, v in (("w", 4.0), ("b", 0.0))
+    )
+    book.write_text("".join(json.dumps(draft) + "\n" for draft in (worse, better)))
+    assert cli(*command, "--text", "Stars?").json["best_before"]["text"] == "b"

@@ -1,12 +1,14 @@
 """``epigraph compare``: every method on one task under the same conditions, and a verdict."""
 
 import shlex
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigraph.cli.options import BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, examples, with_settings
+from epigraph.cli.options import BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, check_alone, examples, with_settings
 from epigraph.cli.output import print_json, print_table, say
 from epigraph.cli.progress import Resumable
 from epigraph.compare.asked import CompareConfig
@@ -28,6 +30,7 @@ def compare(
     task: Annotated[str, typer.Argument(help="data file, task TOML, or folder with train.* and maybe test.*")] = "",
     *,
     config: CompareConfig,
+    given: Collection[str] = (),
     hard_prompt: Annotated[
         list[Path] | None, typer.Option("--hard-prompt", help="file with a hard prompt to compare; repeatable")
     ] = None,
@@ -53,10 +56,11 @@ def compare(
     """
     from epigraph.compare.errand import Errand, read_errand, read_hard_prompts, run_errand, write_reports
 
-    if resume is not None and task:
-        raise InputError(f"both TASK {task!r} and --resume were given; a comparison knows its task.", "Give --resume alone.")
     if resume is not None:
+        check_alone(given, "resume", besides=("limit", "report", "json"))
         errand = read_errand(resume)
+        if config.limit is not None:
+            errand = replace(errand, config=replace(errand.config, limit=config.limit))
     elif not task:
         raise InputError("no TASK was given.", "Give a data file, a task TOML or a folder: epigraph compare train.csv")
     else:

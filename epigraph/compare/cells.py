@@ -2,8 +2,9 @@
 
     name = METHOD-ROWS-SEED-KEY.json        key = hash of (data, base, method, its settings, rows, seed, budget)
 
-A cell that is begun leaves a mark until it is done. A mark that is found later tells that the process ended in the middle of
-it (most likely for lack of memory): the cell is said to have failed then, and the rest of the comparison goes on.
+A cell that is begun leaves a mark until it is done, and the mark counts how often it was begun. A mark that is found later
+tells that the process ended in the middle of the cell: it is tried once more, since whoever killed the process may have meant
+no harm to it. Found a second time, the cell is said to have failed (most likely for lack of memory), and the rest goes on.
 """
 
 import hashlib
@@ -18,12 +19,15 @@ from epigraph.errors import Corrupt
 from epigraph.library.disk import replace_file, storing
 
 DONE, FAILED, UNSUPPORTED = "done", "failed", "cannot run"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What one method gave for one seed and number of rows. ``predicted`` are its answers to the test rows, in order."""
+    """What one method gave for one seed and number of rows. ``predicted`` are its answers to the test rows, in order.
+
+    ``sets`` are the same as lists, where a row may have several labels.
+    """
 
     method: str
     rows: int
@@ -31,6 +35,7 @@ class Cell:
     status: str = DONE
     reason: str = ""
     predicted: list[str] = field(default_factory=list)
+    sets: list[list[str]] = field(default_factory=list)
     scores: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -92,17 +97,22 @@ class CellFolder:
         self.write(name, key, facts, asdict(cell))
 
     def mark(self, name: str, key: str) -> None:
-        """Note that a cell is begun."""
+        """Note that a cell is begun, once more if it was before."""
+        begun = self.cut_off(name, key) + 1
         with storing("the mark of a cell", self.folder):
-            replace_file(self._mark(name, key), b"")
+            replace_file(self._mark(name, key), str(begun).encode())
 
     def unmark(self, name: str, key: str) -> None:
         """Take the mark away."""
         self._mark(name, key).unlink(missing_ok=True)
 
-    def was_cut_off(self, name: str, key: str) -> bool:
-        """Whether a process ended in the middle of this cell."""
-        return self._mark(name, key).exists()
+    def cut_off(self, name: str, key: str) -> int:
+        """How often in a row a process ended in the middle of this cell."""
+        mark = self._mark(name, key)
+        if not mark.exists():
+            return 0
+        said = mark.read_text(encoding="utf-8", errors="replace").strip()
+        return int(said) if said.isdecimal() else 1
 
     def _path(self, name: str, key: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:80]

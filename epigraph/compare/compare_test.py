@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from epigraph.base import Base
 from epigraph.base.toy import toy_base
@@ -21,17 +22,23 @@ from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_m
 from epigraph.compare.general import general_text, loss_on
 from epigraph.compare.material import gather
 from epigraph.compare.measuring import unread
+from epigraph.compare.method import Budget, Job
 from epigraph.compare.pace import Pace, duration
 from epigraph.compare.report import comparison_json, make_page
 from epigraph.compare.roster import make_methods
+from epigraph.compare.spent import made
+from epigraph.compare.tokens import added_tokens
 from epigraph.compare.trained import check_memory
 from epigraph.compare.verdict import verdict
 from epigraph.engine import Engine
 from epigraph.engine.plain import stock_attention
 from epigraph.errors import ConfigError, Corrupt, DataError, Unsupported
+from epigraph.methods.solver import PromptedBase
+from epigraph.prompts import Embedded
 from epigraph.report import to_html, to_markdown
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
+from epigraph.tasks.template import Template
 
 FAST = CompareConfig(seeds=2, curve="8", trials=2, epochs=2)
 
@@ -96,7 +103,7 @@ def test_costs_are_measured_and_mean_what_they_say(done: Comparison) -> None:
     cost = {result.name: result.cost for result in done.done}
     base_bytes = done.base_bytes
     assert cost["kv"]["kept_bytes"] == 4 * cost["kv"]["kept_parameters"] == 4 * 2 * 2 * 2 * 8 * 8
-    assert cost["kv"]["added_tokens"] == 8
+    assert cost["kv"]["added_tokens"] > 8  # rows as short as these are read twice
     assert cost["full"]["bytes_of_tasks"]["100"] == 100 * cost["full"]["kept_bytes"]
     assert cost["lora"]["bytes_of_tasks"]["100"] == base_bytes + 100 * cost["lora"]["kept_bytes"]
     assert cost["full"]["flops"] > cost["kv"]["flops"] > cost["probe"]["flops"] > 0
@@ -166,6 +173,7 @@ def test_the_report_says_verdict_table_pictures_and_disagreements(done: Comparis
         assert "full fine-tuning" in text
         assert "epigraph compare train.csv" in text
         assert "at most 8; 500 test rows" in text
+        assert "up to 300 rows" in text
     assert not re.search(r"(src|href)=", html)
 
 
@@ -185,6 +193,7 @@ def test_the_verdict_names_sizes_significance_and_forgetting(done: Comparison) -
     assert "significant" in said
     assert "loss on a general text from" in said
     assert "Holm" in said
+    assert "the one named is the best of them by its test score" in said
 
 
 def test_one_seed_is_noted(base: Base, task: Task, tmp_path: Path) -> None:
@@ -237,15 +246,74 @@ def test_a_method_that_breaks_is_a_cell_with_a_reason(
     assert "GB are free" in to_html(make_page(found))
 
 
-def test_a_cell_that_killed_its_process_is_named_once_and_tried_again(base: Base, task: Task, tmp_path: Path) -> None:
+def test_a_cell_whose_process_was_killed_is_tried_once_more(base: Base, task: Task, tmp_path: Path) -> None:
+    """A kill from outside made the resumed comparison leave the cell out; only a second end in the same cell does now."""
     config = CompareConfig(methods="probe", seeds=1, curve="none")
     compare(base, task, config, folder=tmp_path)
-    cell = next(path for path in (tmp_path / "cells").glob("probe*.json"))
-    cell.rename(cell.with_suffix(".begun"))
+    cell = next((tmp_path / "cells").glob("probe*.json"))
+    mark = cell.with_suffix(".begun")
+    cell.unlink()
+    mark.write_text("1")
+    assert compare(base, task, config, folder=tmp_path).results[0].done
+    assert not mark.exists()
+    cell.unlink()
+    mark.write_text("2")
     cut = compare(base, task, config, folder=tmp_path)
     assert cut.results[0].status == "failed"
-    assert "the process ended in the middle" in cut.results[0].reason
+    assert "the process ended in the middle of it 2 times" in cut.results[0].reason
     assert compare(base, task, config, folder=tmp_path).results[0].done
+
+
+def test_marks_count_how_often_a_cell_was_begun(tmp_path: Path) -> None:
+    folder = CellFolder(tmp_path)
+    for times in range(3):
+        assert folder.cut_off("kv", "key") == times
+        folder.mark("kv", "key")
+    next(tmp_path.glob("*.begun")).write_bytes(b"")  # as older versions left it
+    assert folder.cut_off("kv", "key") == 1
+
+
+def test_a_search_for_a_rate_costs_what_it_took(done: Comparison) -> None:
+    """Trained methods tried rates for free, which made the comparison of costs untrue."""
+    for result in done.done:
+        cost = result.cost
+        for name in ("seconds", "flops", "joules"):
+            assert (cost[f"search_{name}"] > 0) == result.method.trained
+            assert made(cost, name) == cost[name] + cost[f"search_{name}"]
+    assert "rate search" in to_markdown(make_page(done))
+
+
+def test_tokens_added_are_those_that_are_read_beside_the_bare_row(base: Base, task: Task, tmp_path: Path) -> None:
+    """A row that stands twice in the template was said to add nothing but the prompt's vectors."""
+    material = gather(task, rows=None, tests=None)
+    part = material.part(40, 0)
+    job = Job(
+        engine=Engine(base, folder=tmp_path),
+        task=part.task,
+        train=part.train,
+        validation=part.validation,
+        validation_share=part.share,
+        seed=0,
+        budget=Budget(trials=1, seconds=None, epochs=1),
+        output_tokens=1,
+    )
+    once = PromptedBase(job.engine, task, [Embedded(torch.zeros(8, 32))])
+    twice = PromptedBase(job.engine, task, once.forms, template=Template("{text}{prompt}\n{text}\nLabel:"))
+    lengths = [len(base.tokenize("\n" + row.fields["text"])) for row in part.validation]
+    assert added_tokens(job, once) == 8
+    assert added_tokens(job, twice) == pytest.approx(8 + sum(lengths) / len(lengths), abs=1.01)
+
+
+def test_a_seeded_method_with_one_seed_done_says_so(base: Base, task: Task, tmp_path: Path) -> None:
+    """It said "no seed changes this method"."""
+    config = CompareConfig(methods="hard-prompt,probe", seeds=3, curve="none")
+    whole = compare(base, task, config, folder=tmp_path)
+    some = [cell for cell in whole.cells if cell.seed == 0]
+    said = {r.method.family: r.scores["interval"] for r in replace(whole, cells=some).results}
+    assert "1 of 3 seeds is done" in said["probe"]
+    assert "no seed changes this method" in said["hard"]
+    two = {r.method.family: r.scores["interval"] for r in replace(whole, cells=whole.cells[:3]).results}
+    assert "2 of 3 seeds together" in two["probe"]
 
 
 def test_an_interrupted_comparison_leaves_no_mark_and_goes_on(
@@ -358,8 +426,6 @@ def test_a_fit_starts_with_nothing_read(base: Base, tmp_path: Path) -> None:
 def test_the_general_text_is_scored_as_the_stock_model_scores_it(base: Base) -> None:
     text = general_text()[:300]
     Engine(base)
-    import torch
-
     ids = torch.tensor([base.tokenize(text)])
     with torch.no_grad(), stock_attention(base):
         stock = float(base.model(input_ids=ids, labels=ids).loss)

@@ -19,14 +19,19 @@ from epigraph.compare.asked import CompareConfig
 from epigraph.compare.cells import DONE, Cell
 from epigraph.compare.material import Material
 from epigraph.compare.method import Method
+from epigraph.compare.spent import SPENT
 from epigraph.errors import Unsupported
-from epigraph.metrics import matches, right
+from epigraph.methods.judge import references_of, truth_of
+from epigraph.metrics import Interval, Metric, exact_rows, matches, right, sets_metric, upward
 from epigraph.metrics.paired import (
     Difference,
     Draws,
+    bounds,
+    check_metric,
     holm,
     mcnemar_seeds,
     resample,
+    resamples_for,
     row_metric,
     seeded_difference,
     seeded_interval,
@@ -35,7 +40,9 @@ from epigraph.metrics.paired import (
 ALPHA = 0.05
 ONE_SEED = "95%, over the test rows only: one seed, so that training variance is not in it"
 SEEDS = "95%, over test rows and {} seeds together"
-SHARES = ("accuracy", "exact_match")
+NO_SEED = "95%, over the test rows: no seed changes this method"
+FIRST_SEED = "95%, over the test rows only: 1 of {} seeds is done, so that training variance is not in it"
+SHARES = ("accuracy", "exact_match", "subset_accuracy")
 CURVE_RESAMPLES = 1000
 
 
@@ -143,7 +150,17 @@ class Comparison:
     @cached_property
     def done(self) -> list[Result]:
         """Those with scores, best first."""
-        return sorted((r for r in self.results if r.done), key=lambda r: -r.value)
+        return sorted((r for r in self.results if r.done), key=lambda r: -upward(self.metric, r.value))
+
+    @property
+    def sets(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.material.task.knows_labels and not self.material.task.has_labels
+
+    @property
+    def resamples(self) -> int:
+        """How many resamples every pair is tested with: so many that some can be significant after the correction."""
+        return resamples_for(len(self.done) * (len(self.done) - 1) // 2)
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -188,7 +205,7 @@ class Comparison:
             method=method,
             status=DONE if done else first.status,
             reason=failed.reason if failed else "",
-            scores=self._scores(done) if done else {},
+            scores=self._scores(method, done) if done else {},
             cost=self._cost(done),
             settings=first.settings,
             reasons=first.reasons,
@@ -198,43 +215,48 @@ class Comparison:
             cells=done,
         )
 
-    def _scores(self, done: Sequence[Cell]) -> dict[str, Any]:
+    def _scores(self, method: Method, done: Sequence[Cell]) -> dict[str, Any]:
         """Of one seed its own scores; of several every metric with rows and seeds resampled together."""
-        own = dict(done[0].scores)
+        own, asked = dict(done[0].scores), self.config.seeds
         if len(done) == 1:
-            seeded = self.config.seeds > 1
-            own["interval"] = "95%, over the test rows: no seed changes this method" if seeded else ONE_SEED
-            return own
+            several = FIRST_SEED.format(asked) if method.seeded else NO_SEED
+            return own | {"interval": several if asked > 1 else ONE_SEED}
         found = {}
         for name, value in own.items():
             if not isinstance(value, Mapping):
                 found[name] = value
             elif (draws := self._draws(done, name)) is not None:
-                found[name] = asdict(seeded_interval(draws))
-        return found | {"interval": SEEDS.format(len(done)), "seeds": len(done)}
+                found[name] = asdict(self._interval(draws, name))
+        seeds = str(asked) if len(done) == asked else f"{len(done)} of {asked}"
+        return found | {"interval": SEEDS.format(seeds), "seeds": len(done)}
+
+    def _interval(self, draws: Draws, metric: str) -> Interval:
+        least, most = bounds(metric, len(self.material.task.labels))
+        return seeded_interval(draws, least=least, most=most)
 
     def _draws(self, done: Sequence[Cell], metric: str, rows: int | None = None, resamples: int = 4000) -> Draws | None:
         """Resamples of the first ``rows`` test rows; None for metrics that need more than the answers."""
         rows = rows or len(done[0].predicted)
-        truth, references = self._truth(rows), self._references(rows)
         try:
-            metrics = [row_metric(metric, truth, cell.predicted[:rows], references) for cell in done]
+            metrics = [self._metric(metric, cell, rows) for cell in done]
         except Unsupported:
             return None
         return resample(metrics, rows, resamples=resamples)
 
-    def _truth(self, rows: int) -> list[str]:
-        return [row.target or "" for row in self.material.test[:rows]]
-
-    def _references(self, rows: int) -> list[tuple[str, ...]]:
-        return [row.references or (row.target or "",) for row in self.material.test[:rows]]
+    def _metric(self, name: str, cell: Cell, rows: int) -> Metric:
+        """One metric of a cell's answers to the first ``rows`` test rows. Unsupported where answers do not make it."""
+        check_metric(name)
+        test, task = self.material.test[:rows], self.material.task
+        if self.sets:
+            return sets_metric(name, [row.labels for row in test], cell.sets[:rows])
+        return row_metric(name, truth_of(test), cell.predicted[:rows], references_of(test), list(task.labels))
 
     def _cost(self, done: Sequence[Cell]) -> dict[str, Any]:
         """Means of numbers over the seeds; what keeping many tasks takes."""
         if not done:
             return {}
         found = dict(done[0].cost)
-        for name in ("seconds", "flops", "joules", "peak_memory_bytes"):
+        for name in (*SPENT, *(f"search_{name}" for name in SPENT), "peak_memory_bytes"):
             found[name] = round(statistics.fmean(cell.cost[name] for cell in done), 2)
         shared = 0 if found["own_base"] else self.base_bytes
         found["bytes_of_tasks"] = {str(k): shared + k * found["kept_bytes"] for k in (1, 10, 100, 1000)}
@@ -246,10 +268,10 @@ class Comparison:
             some = [cell for cell in self._cells(method, rows) if cell.done]
             draws = self._draws(some, self.metric, resamples=CURVE_RESAMPLES) if some else None
             if draws is not None:
-                found = seeded_interval(draws)
+                found = self._interval(draws, self.metric)
                 points.append((rows, found.value, found.low, found.high, len(some)))
         if done:
-            whole = self._scores(done)[self.metric]
+            whole = self._scores(method, done)[self.metric]
             points.append((self.every, whole["value"], whole["low"], whole["high"], len(done)))
         return points
 
@@ -259,15 +281,14 @@ class Comparison:
         rows = min(len(cell.predicted) for cell in (*a.cells, *b.cells))
         draws = [self._paired_draws(one, rows) for one in (a, b)]
         p = mcnemar_seeds(self._right(a, rows), self._right(b, rows)) if self.metric in SHARES else None
-        return a.name, b.name, seeded_difference(*draws), p, rows
+        least, most = bounds(self.metric, len(self.material.task.labels))
+        return a.name, b.name, seeded_difference(*draws, span=most - least), p, rows
 
     def _paired_draws(self, one: Result, rows: int) -> Draws:
         key = (one.name, rows)
         if key not in self._kept_draws:
-            draws = self._draws(one.cells, self.metric, rows)
-            if draws is None:
-                raise Unsupported(f"metric {self.metric!r} cannot be compared row by row yet.")
-            self._kept_draws[key] = draws
+            metrics = [self._metric(self.metric, cell, rows) for cell in one.cells]
+            self._kept_draws[key] = resample(metrics, rows, resamples=self.resamples)
         return self._kept_draws[key]
 
     @cached_property
@@ -275,10 +296,12 @@ class Comparison:
         return {}
 
     def _right(self, one: Result, rows: int) -> np.ndarray:
-        truth, references = self._truth(rows), self._references(rows)
+        test = self.material.test[:rows]
+        if self.sets:
+            return np.stack([exact_rows([row.labels for row in test], cell.sets[:rows]) for cell in one.cells])
         if self.metric == "accuracy":
-            return np.stack([right(truth, cell.predicted[:rows]) for cell in one.cells])
-        return np.stack([matches(cell.predicted[:rows], references) for cell in one.cells])
+            return np.stack([right(truth_of(test), cell.predicted[:rows]) for cell in one.cells])
+        return np.stack([matches(cell.predicted[:rows], references_of(test)) for cell in one.cells])
 
 
 def _means(given: Sequence[Mapping[str, float]]) -> dict[str, float]:

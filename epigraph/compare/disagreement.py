@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from epigraph.compare.comparison import Comparison, Result
 from epigraph.metrics import per_class
+from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
 
 MOST_ROWS, MOST_METHODS, MOST_TEXT = 20, 7, 160
 
@@ -64,7 +66,11 @@ def divided_rows(comparison: Comparison, methods: Sequence[Result], most: int = 
         if len(set(said)) > 1:
             found.append((-len(set(said)), _evenness(said), n, said))
     return [
-        DividedRow(text=_short(" | ".join(test[n].fields.values())), truth=_short(test[n].target or ""), said=said)
+        DividedRow(
+            text=_short(" | ".join(test[n].fields.values())),
+            truth=_short(_truth(comparison.material.task, test[n])),
+            said=said,
+        )
         for _, _, n, said in sorted(found)[:most]
     ]
 
@@ -76,6 +82,11 @@ def shown_methods(comparison: Comparison) -> list[Result]:
     rest = [r for r in comparison.done if r not in chosen]
     keep = {r.name for r in [*chosen, *rest][:MOST_METHODS]}
     return [r for r in comparison.done if r.name in keep]
+
+
+def _truth(task: Task, row: Row) -> str:
+    """The right answer, several labels in the order in which answers list them."""
+    return ", ".join(sorted(row.labels)) if task.knows_labels and not task.has_labels else row.target or ""
 
 
 def _evenness(said: Sequence[str]) -> int:

@@ -13,19 +13,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epigraph.compare.material import output_tokens
 from epigraph.engine import Engine
 from epigraph.errors import Corrupt, DataError, TaskError
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library.disk import storing
 from epigraph.methods.hard import instruction_first
+from epigraph.methods.judge import references_of
 from epigraph.methods.shots import with_prefix_read
 from epigraph.methods.solver import PromptedBase
 from epigraph.methods.wording import is_template, template_prompt
+from epigraph.metrics import exact_rows, matches, right, upward
 from epigraph.tasks.row import Row
 from epigraph.tasks.split import head
 from epigraph.tasks.task import Task
 from epigraph.tuning.run import rows_hash
+from epigraph.tuning.session import longest_output
 
 FILE = ".hard_prompts.jsonl"
 ROWS = 100
@@ -134,20 +136,27 @@ def try_draft(engine: Engine, task: Task, text: str, *, rows: int, book: DraftBo
     )
     same = [old for old in before if (old.data, old.metric, old.base) == (draft.data, draft.metric, draft.base)]
     book.add(draft)
-    best = max(same, key=lambda old: old.score["value"], default=None)
-    return Tried(draft=draft, scores=scored, wrong=_wrong(chosen, scored), best_before=best)
+    best = max(same, key=lambda old: upward(old.metric, old.score["value"]), default=None)
+    return Tried(draft=draft, scores=scored, wrong=_wrong(task, chosen, scored), best_before=best)
 
 
 def _method(engine: Engine, task: Task, text: str, rows: Sequence[Row]) -> PromptedBase:
-    room = output_tokens(engine.base, task, rows)
+    room = longest_output(engine.base, task, rows)
     if is_template(task, text):
         return template_prompt(engine, task, text, room)
     return with_prefix_read(instruction_first(engine, replace(task, instruction=text.strip()), room))
 
 
-def _wrong(rows: Sequence[Row], scored: Scores) -> list[WrongAnswer]:
+def _wrong(task: Task, rows: Sequence[Row], scored: Scores) -> list[WrongAnswer]:
+    """The rows answered wrong: sets of labels in whatever order, outputs as exact match takes them."""
+    if scored.sets is not None:
+        fine = exact_rows(*scored.sets)
+    elif task.writes:
+        fine = matches(scored.predicted, references_of(rows))
+    else:
+        fine = right(scored.truth, scored.predicted)
     return [
-        WrongAnswer(line=row.line, fields=dict(row.fields), truth=row.target or "", predicted=said)
-        for row, said in zip(rows, scored.predicted, strict=True)
-        if said not in (row.references or (row.target,))
+        WrongAnswer(line=row.line, fields=dict(row.fields), truth=truth, predicted=said)
+        for row, truth, said, good in zip(rows, scored.truth, scored.predicted, fine, strict=True)
+        if not good
     ]

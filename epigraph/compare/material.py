@@ -10,14 +10,13 @@ of the same order, so that a longer curve point holds every shorter one.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from epigraph.base import Base
 from epigraph.config import VALIDATION, TuneConfig
 from epigraph.errors import DataError
+from epigraph.metrics.paired import check_metric
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.split import head, split_validation
 from epigraph.tasks.task import Task
 from epigraph.tuning.data import divide
-from epigraph.tuning.session import MOST_OUTPUT_TOKENS, OUTPUT_MARGIN
 
 FEW_ROWS, SHARE_OF_FEW = 64, 0.25
 
@@ -53,7 +52,8 @@ class Material:
 
 
 def gather(task: Task, *, rows: int | None, tests: int | None) -> Material:
-    """Settle which rows are which. DataError if there are too few."""
+    """Settle which rows are which. DataError if there are too few, Unsupported if no rows can be compared by the metric."""
+    check_metric(task.metric)
     every, labels = list(task.train.rows), task.has_labels
     if task.test is not None and task.test.rows:
         rest, final, split = every, list(task.test.rows), "test"
@@ -70,14 +70,6 @@ def gather(task: Task, *, rows: int | None, tests: int | None) -> Material:
     return Material(task=task, rest=rest, test=test, split=split, warnings=_warnings(task, rest, test))
 
 
-def output_tokens(base: Base, task: Task, rows: Sequence[Row]) -> int:
-    """Room for written answers, as ``tune`` gives it: a quarter more than the longest of these rows."""
-    if task.has_labels:
-        return 1
-    longest = max(len(base.tokenize(row.target or "")) for row in rows)
-    return min(MOST_OUTPUT_TOKENS, int(OUTPUT_MARGIN * longest) + 8)
-
-
 def _warnings(task: Task, rest: Sequence[Row], test: Sequence[Row]) -> list[str]:
     found = []
     if shared := _overlap(rest, test):
@@ -85,17 +77,22 @@ def _warnings(task: Task, rest: Sequence[Row], test: Sequence[Row]) -> list[str]
             f"{shared} of {len(test)} test rows stand among the training rows too: scores of methods that train on them "
             "are too good"
         )
-    if task.has_labels:
-        trained, tested = {row.target for row in rest}, {row.target for row in test}
-        if unseen := sorted(str(label) for label in tested - trained):
-            rows = sum(row.target in set(unseen) for row in test)
+    if task.knows_labels:
+        trained, tested = ({label for row in rows for label in labels_of(task, row)} for rows in (rest, test))
+        if unseen := sorted(tested - trained):
+            rows = sum(not set(unseen).isdisjoint(labels_of(task, row)) for row in test)
             found.append(f"test labels that no training row has, their {rows} rows count as wrong: {_few(unseen)}")
-        if untested := sorted(str(label) for label in trained - tested):
+        if untested := sorted(trained - tested):
             found.append(f"labels that no test row has, nothing is said of them: {_few(untested)}")
     for name, split in (("training", task.train), ("test", task.test)):
         if split is not None and split.faults:
             found.append(f"{len(split.faults)} {name} rows were skipped as faulty, the first at line {split.faults[0].line}")
     return found
+
+
+def labels_of(task: Task, row: Row) -> tuple[str, ...]:
+    """The labels of a row: one, or any number of them."""
+    return (row.target or "",) if task.has_labels else tuple(row.labels)
 
 
 def _overlap(rest: Sequence[Row], test: Sequence[Row]) -> int:

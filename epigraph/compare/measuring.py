@@ -4,7 +4,7 @@ Every fit starts with nothing read, so that a method pays for its own reading of
 
     memory       peak of the process's own pages (RssAnon) during the fit, above what there was; with the base's weights
                  added unless the method has a copy of the base of its own, which is then in it
-    joules       as ``cost.Meter`` has them: of the processor's counter, or estimated and marked so
+    joules       as ``cost.Meter`` has them, of the same seconds: of the processor's counter, or estimated and marked so
     latency      median seconds of one request that was never read before          throughput   rows a second of many
 """
 
@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from epigraph.compare.cells import Cell
+from epigraph.compare.deciding import decided
 from epigraph.compare.general import general_text, loss_on
-from epigraph.compare.method import Fitted, Job, Method
+from epigraph.compare.method import Fitted, Job, Method, Reading
+from epigraph.compare.spent import Spent
 from epigraph.cost import MemoryWatch, Meter, Power, trim_memory
 from epigraph.engine import Engine
 from epigraph.engine.frozen import FrozenStore
+from epigraph.errors import Diverged
 from epigraph.evaluation import evaluate
-from epigraph.methods.choice import quick_score
+from epigraph.methods.ranking import Rank, rank_method
 from epigraph.methods.solver import Scorable
 from epigraph.tasks.row import Row
 
@@ -64,6 +67,7 @@ def run_cell(method: Method, job: Job, scale: Scale) -> Cell:
         rows=len(job.task.train.rows),
         seed=job.seed,
         predicted=list(scored.predicted),
+        sets=[list(given) for given in scored.sets[1]] if scored.sets is not None else [],
         scores=scored.json,
         cost=cost,
         settings=_plain(fitted.settings),
@@ -72,14 +76,28 @@ def run_cell(method: Method, job: Job, scale: Scale) -> Cell:
     )
 
 
-def score_rate(method: Method, job: Job) -> tuple[float, float]:
+@dataclass(frozen=True, kw_only=True)
+class RateScore:
+    """What trying a learning rate gave: its rank, None where the loss did not stay finite; and what it took, either way."""
+
+    rank: Rank | None
+    spent: Spent
+
+
+def score_rate(method: Method, job: Job, power: Power) -> RateScore:
     """What a learning rate is chosen by: the task's metric on the validation rows, then the mean −loss in nats."""
+    found, own, before, meter = None, 0, job.engine.flops, Meter()
     with unread(job.engine):
-        fitted = method.fit(job)
-        rows = list(job.validation)[: None if job.task.has_labels else WATCHED_ROWS]
-        found = quick_score(fitted.method, rows), _minus_loss(fitted.method, rows)
+        try:
+            fitted = method.fit(job)
+            rows = list(job.validation)[: WATCHED_ROWS if job.task.writes else None]
+            found, own = rank_method(fitted.method, rows), fitted.flops()
+        except Diverged:
+            pass  # said by the rank that is not there
+        read = Reading.of(meter, power)
+    flops = job.engine.flops - before + own
     trim_memory()
-    return found
+    return RateScore(rank=found, spent=Spent(seconds=read.seconds, flops=flops, joules=float(read.energy["joules"])))
 
 
 @contextmanager
@@ -98,15 +116,15 @@ def _fit(method: Method, job: Job, power: Power) -> tuple[Fitted, dict[str, Any]
     trim_memory()
     before, meter = job.engine.flops, Meter()
     with unread(job.engine), MemoryWatch() as memory:
-        fitted = method.fit(job)
-        seconds, energy = meter.seconds, meter.energy(power)
+        fitted = decided(method.fit(job), job.validation)
+        read = fitted.meter_read or Reading.of(meter, power)
         counted = job.engine.flops - before if fitted.counted is None else fitted.counted
         flops = counted + fitted.flops()
     own = 0 if fitted.own_base or fitted.loss_on is not None else base_bytes(job.engine)
     return fitted, {
-        "seconds": round(fitted.seconds or seconds, 2),
+        "seconds": round(read.seconds, 2),
         "flops": flops,
-        **energy,
+        **read.energy,
         "peak_memory_bytes": own + memory.added,
         "trained_parameters": fitted.trained_parameters,
         "kept_parameters": fitted.kept_parameters,
@@ -120,7 +138,7 @@ def _fit(method: Method, job: Job, power: Power) -> tuple[Fitted, dict[str, Any]
 def _serve(fitted: Fitted, engine: Engine, test: Sequence[Row]) -> dict[str, Any]:
     """Latency of single requests and throughput of many, nothing of them read before."""
     single = list(test)[: REQUESTS + 1]
-    many = (list(test) * math.ceil(MANY / max(1, len(test))))[: MANY if fitted.method.task.has_labels else MANY // 2]
+    many = (list(test) * math.ceil(MANY / max(1, len(test))))[: MANY // 2 if fitted.method.task.writes else MANY]
     with unread(engine), fitted.open() as method:
         seconds = [_answer(method, [row], engine) for row in single]
         together = _answer(method, many, engine)
@@ -134,7 +152,7 @@ def _answer(method: Scorable, rows: Sequence[Row], engine: Engine) -> float:
     """Seconds of answering these rows."""
     engine.store.forget()
     started = time.perf_counter()
-    method.probabilities(rows) if method.task.has_labels else method.outputs(rows)
+    method.outputs(rows) if method.task.writes else method.probabilities(rows)
     return time.perf_counter() - started
 
 
@@ -147,15 +165,6 @@ def _loss_before(engine: Engine) -> float:
     if name not in _BEFORE:
         _BEFORE[name] = loss_on(engine.base, general_text())
     return _BEFORE[name]
-
-
-def _minus_loss(method: Scorable, rows: Sequence[Row]) -> float:
-    if not method.task.has_labels:
-        return 0.0
-    found, place = method.probabilities(rows), {label: n for n, label in enumerate(method.task.labels)}
-    truth = [place.get(row.target or "") for row in rows]
-    right = [float(each[at]) for each, at in zip(found, truth, strict=True) if at is not None]
-    return statistics.fmean(math.log(max(p, 1e-12)) for p in right) if right else 0.0
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from epigraph.cost import Meter, Power
 from epigraph.engine import Engine
 from epigraph.methods.solver import Scorable
 from epigraph.tasks.row import Row
@@ -43,6 +44,19 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Seconds, and the joules of the same seconds with where they come from, as ``cost.Meter`` has them."""
+
+    seconds: float
+    energy: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, meter: Meter, power: Power) -> "Reading":
+        """What the meter says now."""
+        return cls(seconds=meter.seconds, energy=meter.energy(power))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fitted:
     """A method ready to answer, what was chosen, and what keeping it costs.
 
@@ -50,7 +64,7 @@ class Fitted:
     once. ``own_base``: the method has a copy of the base of its own, which no other task can use. ``serving`` opens it
     for requests, where that is more than calling it. ``loss_on`` gives the mean loss in nats of a text after the fit,
     for methods that change the base. ``flops`` are those that the engine does not count, ``counted`` those of the fit
-    alone, where it scored as well; ``seconds`` those of the fit, where it took longer because it scored as well.
+    alone, where it scored as well; ``meter_read`` are seconds and joules of the fit alone, for the same reason.
     ``most_tests`` bounds the test rows that are scored.
     """
 
@@ -67,7 +81,7 @@ class Fitted:
     counted: int | None = None
     serving: Callable[[], AbstractContextManager[Scorable]] | None = None
     loss_on: Callable[[str], float] | None = None
-    seconds: float | None = None
+    meter_read: Reading | None = None
     most_tests: int | None = None
 
     def open(self) -> AbstractContextManager[Scorable]:

@@ -3,15 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from epigraph.compare.amounts import IN_RANKS, gain_bounds, gain_text
 from epigraph.compare.comparison import Comparison, Result
 from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_methods
 from epigraph.compare.measuring import TASKS_HELD
 from epigraph.compare.pace import duration
+from epigraph.compare.session import RATE_ROWS
+from epigraph.compare.spent import made
 from epigraph.compare.verdict import verdict
+from epigraph.metrics import LOWER_IS_BETTER
 from epigraph.report import Code, Figure, List, Page, Part, Point, Section, Series, Table, Text, draw_curves, draw_scatter
-from epigraph.report.numbers import bytes_text, change_text, count_text, interval_text, seconds_text, share_text
+from epigraph.report.numbers import bytes_text, count_text, interval_text, seconds_text, share_text
 
 NONE = "–"
+FLOORS = {"accuracy": "always the most frequent label", "micro_f1": "always the same labels"}
+"""What a reader compares with, for the metrics of which the scores have it."""
 MOST_LABELS = 20
 
 
@@ -71,12 +77,13 @@ def _table(comparison: Comparison) -> list[Part]:
     order = [*comparison.done, *(r for r in comparison.results if not r.done)]
     rows = [_row(result) for result in order]
     majority = next((r.scores["majority"] for r in comparison.done if "majority" in r.scores), None)
-    if majority is not None:
-        rows.append(["always the most frequent label", share_text(majority), *[NONE] * 5])
+    if majority is not None and comparison.metric in FLOORS:
+        rows.append([FLOORS[comparison.metric], share_text(majority), *[NONE] * 6])
     columns = [
         "method",
         f"{comparison.metric} [95%]",
         "training",
+        "rate search",
         "trained numbers",
         "kept a task",
         "tokens added",
@@ -93,12 +100,13 @@ def _table(comparison: Comparison) -> list[Part]:
 
 def _row(result: Result) -> list[str]:
     if not result.done:
-        return [result.method.title, result.status, *[NONE] * 5]
+        return [result.method.title, result.status, *[NONE] * 6]
     score, cost = result.scores[result.metric], result.cost
     return [
         result.method.title,
         interval_text(score["value"], score["low"], score["high"]),
         seconds_text(float(cost["seconds"])),
+        seconds_text(float(cost["search_seconds"])) if result.method.trained else NONE,
         count_text(float(cost["trained_parameters"])) if cost["trained_parameters"] else "0",
         bytes_text(float(cost["kept_bytes"])),
         str(cost["added_tokens"]),
@@ -116,8 +124,8 @@ def _costs(comparison: Comparison) -> list[Part]:
         rows.append(
             [
                 result.method.title,
-                count_text(float(cost["flops"])),
-                f"{cost['joules']:,.0f} J",
+                count_text(made(cost, "flops")),
+                f"{made(cost, 'joules'):,.0f} J",
                 bytes_text(float(cost["peak_memory_bytes"])),
                 count_text(float(cost["kept_parameters"])),
                 bytes_text(float(cost["held_bytes"])),
@@ -128,10 +136,11 @@ def _costs(comparison: Comparison) -> list[Part]:
     columns = ["method", "FLOPs", "energy", "peak memory", "kept numbers", "held a task", "rows a second", "general text"]
     source = str(comparison.done[0].cost["joules_source"])
     explained = (
-        "FLOPs are counted: all products of training, choosing and validation, and of reading the texts. Energy: "
-        f"{source}. Peak memory: the process's own pages during training, with the base's weights. Held: what a task takes "
-        "in memory to answer at once, beside the base. General text: the model's loss in nats a token before and after. "
-        "A request: the median of five texts that were never read before."
+        "FLOPs are counted: all products of training, choosing and validation, and of reading the texts. FLOPs and energy "
+        f"are those of one training and of the search for its learning rate. Energy: {source}. Peak memory: the process's own "
+        "pages during training, with the base's weights. Held: what a task takes in memory to answer at once, beside the base. "
+        "General text: the model's loss in nats a token before and after. A request: the median of five texts that were never "
+        "read before."
     )
     held = [
         [r.method.title, *(bytes_text(float(r.cost["bytes_of_tasks"][str(k)])) for k in TASKS_HELD)] for r in comparison.done
@@ -148,11 +157,12 @@ def _scatter(comparison: Comparison) -> list[Part]:
     if len(comparison.done) < 2:
         return []
     series = [
-        Series(name=r.name, points=[_point(float(r.cost["flops"]), r)], number=_number(comparison, r))
+        Series(name=r.name, points=[_point(made(r.cost, "flops"), r)], number=_number(comparison, r))
         for r in comparison.done
     ]
-    svg = draw_scatter(series, x_name="training, counted FLOPs", y_name=comparison.metric)
-    caption = "Higher is better, farther left is cheaper; bars are 95% intervals."
+    svg = draw_scatter(series, x_name="training and rate search, counted FLOPs", y_name=comparison.metric)
+    side = "Lower" if comparison.metric in LOWER_IS_BETTER else "Higher"
+    caption = f"{side} is better, farther left is cheaper; bars are 95% intervals."
     return [Figure(svg=svg, caption=caption)]
 
 
@@ -174,7 +184,8 @@ def _curves(comparison: Comparison) -> list[Part]:
     seeds = comparison.config.curve_seeds
     caption = (
         f"Points below all rows are of {seeds} seed{'s' if seeds > 1 else ''}; dashed: methods that more rows do not change. "
-        "Few rows are the first of the rows that longer points hold."
+        "Few rows are the first of the rows that longer points hold. The learning rates of trained methods were searched once, on "
+        f"up to {RATE_ROWS} rows: points of fewer rows know more than their rows tell."
     )
     table = [
         [one.name, *(next((share_text(p.y) for p in one.points if p.x == tick), NONE) for tick in ticks)] for one in series
@@ -194,16 +205,18 @@ def _pairs(comparison: Comparison) -> list[Part]:
         rows.append(
             [
                 f"{titles[pair.first]} over {titles[pair.second]}",
-                change_text(-d.value),
-                f"{change_text(-d.high)} to {change_text(-d.low)}",
+                gain_text(comparison.metric, -d.value),
+                " to ".join(gain_bounds(comparison.metric, -d.high, -d.low)),
                 f"{pair.p:.4f}",
                 "yes" if pair.significant else "no",
                 str(pair.rows),
             ]
         )
-    columns = ["pair", "points", "95%", "p (Holm)", "significant", "rows"]
+    unit = "ranks nearer" if comparison.metric in IN_RANKS else "points"
+    columns = ["pair", unit, "95%", "p (Holm)", "significant", "rows"]
     note = (
-        "Both methods on the same test rows, rows and seeds resampled together (4,000 times); where answers are right or wrong, "
+        "Both methods on the same test rows, rows and seeds resampled together "
+        f"({comparison.resamples:,} times); where answers are right or wrong, "
         "McNemar's exact test as well (of several seeds twice the median), and the larger p of the two. Holm's correction is "
         f"over all {len(comparison.pairs)} pairs; those of the best method of every family are shown, result.json has all."
     )

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,24 @@ from epigraph.base import Base
 from epigraph.compare.asked import CompareConfig
 from epigraph.compare.cells import FAILED, UNSUPPORTED, Cell, CellFolder, cell_key
 from epigraph.compare.comparison import Comparison
-from epigraph.compare.material import Material, Part, gather, output_tokens
+from epigraph.compare.material import Material, Part, gather
 from epigraph.compare.measuring import Scale, base_bytes, run_cell, score_rate
 from epigraph.compare.method import Budget, Job, Method
 from epigraph.compare.pace import Pace
 from epigraph.compare.roster import make_methods
+from epigraph.compare.spent import Spent
 from epigraph.cost import processor_power
 from epigraph.engine import Engine
-from epigraph.errors import Diverged, EpigraphError, StorageFailed, Unsupported
+from epigraph.errors import EpigraphError, StorageFailed, Unsupported
+from epigraph.metrics import upward
 from epigraph.tasks.task import Task
 from epigraph.tuning.run import rows_hash
+from epigraph.tuning.session import longest_output
 
 RATE_ROWS = 300
 FEWEST_PASSES, MOST_PASSES = 3, 20
 GENERATION_SHARE, RATE_SHARE = 0.5, 0.4  # of the examples seen
+MOST_ATTEMPTS = 2  # at a cell whose process ends in the middle of it
 Note = Callable[[str], None]
 
 
@@ -99,7 +103,7 @@ class Session:
     def __init__(self, *, engine: Engine, material: Material, config: CompareConfig, folder: CellFolder, note: Note) -> None:
         self.engine, self.material, self.config, self.folder, self.note = engine, material, config, folder, note
         base, task = engine.base, material.task
-        self.output_tokens = output_tokens(base, task, material.rest)
+        self.output_tokens = longest_output(base, task, material.rest)
         self.common = {
             "base": [base.fingerprint, base.precision.name, base.device.type],
             "task": task.to_dict(),
@@ -176,18 +180,22 @@ class Session:
         if planned.method.name in self.refused:
             return replace(nothing, status=UNSUPPORTED, reason=self.refused[planned.method.name])
         name, key = planned.name, cell_key(self._facts(planned, None))
-        if self.folder.was_cut_off(name, key):
+        if (cut := self.folder.cut_off(name, key)) >= MOST_ATTEMPTS:
             self.folder.unmark(name, key)
-            reason = "the process ended in the middle of it, most likely for lack of memory. Run again to try once more."
+            reason = (
+                f"the process ended in the middle of it {cut} times, most likely for lack of memory. Run again to retry."
+            )
             return replace(nothing, status=FAILED, reason=reason)
         self.folder.mark(name, key)
         try:
-            rate = self._rate(planned.method)
+            found = self._rate(planned.method)
+            rate = found["rate"]
             job = self._job(planned.rows, planned.seed, rate)
             first = planned.rows == len(self.material.rest) and planned.seed == self.config.seed
             scale = Scale(test=self.material.test, split=self.material.split, power=self.power, requests=first)
             facts = self._facts(planned, rate)
             cell = run_cell(planned.method, job, scale)
+            cell = replace(cell, cost=cell.cost | Spent(**found["spent"]).named("search"))
             self.folder.write_cell(name, cell_key(facts), facts, cell)
             return cell
         except StorageFailed:
@@ -225,7 +233,7 @@ class Session:
         )
 
     def _budget(self, rows: int, share: float = 1.0) -> Budget:
-        share *= 1.0 if self.material.task.has_labels else GENERATION_SHARE
+        share *= GENERATION_SHARE if self.material.task.writes else 1.0
         passes = max(FEWEST_PASSES, min(MOST_PASSES, round(share * self.config.examples / max(1, rows))))
         return Budget(trials=self.config.trials, seconds=self.config.budget, epochs=self.config.epochs or passes)
 
@@ -238,34 +246,37 @@ class Session:
 
     # ---- learning rates ----------------------------------------------------------------------------------------------
 
-    def _rate(self, method: Method) -> float | None:
-        """The learning rate that is best on validation, of at most 300 rows and one seed; kept like a cell."""
+    def _rate(self, method: Method) -> dict[str, Any]:
+        """The learning rate that is best on validation, of at most 300 rows and one seed; kept like a cell, with its cost."""
         kept = self._kept_rate(method)
         if kept is not None:
-            return kept["rate"]  # type: ignore[no-any-return]
-        job = self._rate_job()
+            return kept
+        job, spent = self._rate_job(), Spent()
         tried, until = [], None if self.config.budget is None else time.monotonic() + self.config.budget
         for rate in method.rates(job):
-            try:
-                score, minus_loss = score_rate(method, replace(job, rate=rate))
-            except Diverged:
+            found = score_rate(method, replace(job, rate=rate), self.power)
+            spent += found.spent
+            if found.rank is None:
                 self.note(f"    {method.name}: rate {rate:.3g} did not keep the loss finite")
                 continue
+            score, minus_loss = found.rank
             tried.append({"rate": rate, "score": score, "minus_loss": minus_loss})
-            self.note(f"    {method.name}: rate {rate:.3g} gave {job.task.metric} {score:.3f} on validation")
+            shown = upward(job.task.metric, score)
+            self.note(f"    {method.name}: rate {rate:.3g} gave {job.task.metric} {shown:.3f} on validation")
             if until is not None and time.monotonic() > until:
                 break
         if not tried:
             raise Unsupported(f"no learning rate kept the loss of {method.name} finite.", "Try --dtype float32.")
         best = max(tried, key=lambda one: (one["score"], one["minus_loss"]))
         facts = self._rate_facts(method)
-        self.folder.write(f"{method.name}-rate", cell_key(facts), facts, {"rate": best["rate"], "tried": tried})
-        return best["rate"]
+        chosen = {"rate": best["rate"], "tried": tried, "spent": asdict(spent)}
+        self.folder.write(f"{method.name}-rate", cell_key(facts), facts, chosen)
+        return chosen
 
     def _kept_rate(self, method: Method) -> dict[str, Any] | None:
         """What a search found before; no rate for methods that have none."""
         if not method.trained:
-            return {"rate": None}
+            return {"rate": None, "spent": {}}
         return self.folder.read(f"{method.name}-rate", cell_key(self._rate_facts(method)))
 
     def _rate_job(self) -> Job:

@@ -11,8 +11,10 @@ import psutil
 import torch
 
 from epigraph.compare.general import loss_on
-from epigraph.compare.method import Fitted, Job
+from epigraph.compare.method import Fitted, Job, Reading
+from epigraph.compare.tokens import added_tokens
 from epigraph.config import TuneConfig
+from epigraph.cost import Meter, processor_power
 from epigraph.errors import Unsupported
 from epigraph.methods.probe import fit_probe
 from epigraph.methods.rivals import RIVALS
@@ -22,6 +24,7 @@ from epigraph.tasks.row import Split
 from epigraph.tuning import tune
 from epigraph.tuning.choices import choose
 from epigraph.tuning.loop import Loop, Settings
+from epigraph.tuning.surroundings import Surroundings
 
 FACTORS = (1.0, 2.5, 0.4, 5.0, 0.16)  # of the default learning rate, in the order they are tried
 RIVAL_BATCH = 16
@@ -88,8 +91,16 @@ class SoftPrompt:
 
     def fit(self, job: Job) -> Fitted:
         """Tune; the rows ``tune`` scores at its end are validation rows, so no test row is touched here."""
-        held = Split(rows=tuple(job.validation[:8]))
-        result = tune(job.engine.base, replace(job.task, test=held), self._config(job, job.rate), engine=job.engine)
+        held, meter, read = Split(rows=tuple(job.validation[:8])), Meter(), list[Reading]()
+
+        def stage(name: str, done: int, _total: int) -> None:
+            if name == "scoring" and not done:
+                read.append(Reading.of(meter, processor_power()))  # the prompt is made: what follows scores and compares it
+
+        given = replace(job.task, test=held)
+        result = tune(
+            job.engine.base, given, self._config(job, job.rate), engine=job.engine, around=Surroundings(stage=stage)
+        )
         method = result.model.method
         return Fitted(
             method=method,
@@ -99,8 +110,8 @@ class SoftPrompt:
             kept_parameters=int(result.cost["kept_parameters"]),
             kept_bytes=int(result.cost["kept_bytes"]),
             held_bytes=_held(method.forms, job.engine.base.dtype),
-            added_tokens=int(result.cost["added_tokens"]),
-            seconds=float(result.cost["seconds"]),
+            added_tokens=added_tokens(job, method),
+            meter_read=read[0] if read else None,
             counted=int(result.cost["flops"]),
         )
 
@@ -174,7 +185,7 @@ def _fitted(rival: Rival[Any], loop: Loop, job: Job) -> Fitted:
         kept_parameters=rival.trained_parameters,
         kept_bytes=rival.kept_bytes,
         held_bytes=rival.kept_bytes if weights else _held(forms, job.engine.base.dtype),
-        added_tokens=sum(form.length for form in forms),
+        added_tokens=added_tokens(job, rival.solver.with_forms(forms) if forms else rival.solver),
         own_base=rival.name == "full",
         flops=lambda: rival.flops,
         serving=rival.scoring,

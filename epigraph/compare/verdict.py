@@ -5,8 +5,11 @@
 
 from collections.abc import Sequence
 
+from epigraph.compare.amounts import gain_bounds, gap_text
 from epigraph.compare.comparison import Comparison, Pair, Result
-from epigraph.report.numbers import bytes_text, change_text, percent_points, share_text, times_text
+from epigraph.compare.spent import made
+from epigraph.metrics import LOWER_IS_BETTER, upward
+from epigraph.report.numbers import bytes_text, share_text, times_text
 
 WORDS = ("hard", "few-shot", "optimised")
 
@@ -33,6 +36,11 @@ def verdict(comparison: Comparison) -> list[str]:
             f"{count} pairs of methods were tested on the same rows; differences called significant are so at 5% after "
             "Holm's correction for all of them."
         )
+    if _several_in_a_family(done):
+        found.append(
+            "Where several methods are of one kind (hard prompts, few-shot, soft prompts), the one named is the best of them by "
+            "its test score, so that this score is a little flattered."
+        )
     return found
 
 
@@ -49,52 +57,63 @@ def _first(comparison: Comparison) -> str:
     tied = [r for r in done if r is best or not comparison.pair(r.name, best.name).significant]
     if hard is not None:
         tied = [r for r in tied if r is hard or _beats(comparison, r, hard)] or tied
-    taken = min(tied, key=lambda r: (r.cost["flops"], r.cost["seconds"]))
+    taken = min(tied, key=lambda r: (made(r.cost, "flops"), made(r.cost, "seconds")))
     said = f"Take {_named(taken)}: {comparison.metric} {share_text(taken.value)}"
     if taken is best:
         others = [r for r in tied if r is not taken]
         if others:
             return f"{said}, the best, and the cheapest to make of the {len(tied)} that cannot be told apart from it."
         return f"{said}, significantly better than every other method." if len(done) > 1 else f"{said}."
-    gap = percent_points(best.value - taken.value)
-    return f"{said}. {_capital(_named(best))} scored {gap} more, not significant, and is {_times(taken, best)} to make."
+    gap, more = gap_text(comparison.metric, best.value - taken.value), _more(comparison.metric)
+    return f"{said}. {_capital(_named(best))} scored {gap} {more}, not significant, and is {_times(taken, best)} to make."
 
 
 def _none_better(comparison: Comparison, best: Result, hard: Result) -> str:
     """That the hard prompt was not beaten, and whether the rows at hand could have told."""
     said = f"No method beats the hard prompt ({comparison.metric} {share_text(hard.value)})"
-    if best is hard or best.value <= hard.value:
+    if best is hard or upward(comparison.metric, best.value) <= upward(comparison.metric, hard.value):
         return f"{said}: nothing needs to be trained."
-    gap, rows = percent_points(best.value - hard.value), len(comparison.material.test)
-    return f"{said} by more than chance: the best, {_named(best)}, is {gap} over it on {rows} test rows, not significant."
+    gap, rows = gap_text(comparison.metric, best.value - hard.value), len(comparison.material.test)
+    return f"{said} by more than chance: the best, {_named(best)}, is {gap} better on {rows} test rows, not significant."
 
 
 def _against(comparison: Comparison, soft: Result, other: Result) -> str:
     """The issue's sentence: by how much, whether it is significant, and what the difference costs."""
-    pair = comparison.pair(other.name, soft.name)
-    gap, where = pair.difference.value, "over" if pair.difference.value > 0 else "under"
+    pair, metric = comparison.pair(other.name, soft.name), comparison.metric
+    gap = upward(metric, pair.difference.value)
+    where = ("better" if gap > 0 else "worse") + " than" if metric in LOWER_IS_BETTER else "over" if gap > 0 else "under"
     if abs(gap) < 5e-4:
         said = f"{_capital(_named(soft))} scores the same as {_named(other)}"
     else:
-        said = f"{_capital(_named(soft))} is {percent_points(abs(gap))} {where} {_named(other)}"
+        said = f"{_capital(_named(soft))} is {gap_text(metric, gap)} {where} {_named(other)}"
     rows = f" on the {pair.rows} rows that both were scored on" if pair.rows < len(comparison.material.test) else ""
-    return f"{said}{rows}, {_significance(pair)}{_cheaper(soft, other)}."
+    return f"{said}{rows}, {_significance(metric, pair)}{_cheaper(soft, other)}."
 
 
-def _significance(pair: Pair) -> str:
-    low, high = (change_text(bound) for bound in (pair.difference.low, pair.difference.high))
+def _more(metric: str) -> str:
+    return "nearer" if metric in LOWER_IS_BETTER else "more"
+
+
+def _several_in_a_family(done: Sequence[Result]) -> bool:
+    families = [r.method.family for r in done if r.method.family != "weights"]
+    return len(families) > len(set(families))
+
+
+def _significance(metric: str, pair: Pair) -> str:
+    low, high = gain_bounds(metric, pair.difference.low, pair.difference.high)
     return f"{'significant' if pair.significant else 'not significant'} (95%: {low} to {high})"
 
 
 def _cheaper(soft: Result, other: Result) -> str:
-    """How many times cheaper in training, by seconds and by counted FLOPs; only where the other is trained as well."""
+    """How many times cheaper in training, its search for a learning rate with it, by seconds and by counted FLOPs; only where
+    the other is trained as well."""
     if other.method.family in WORDS or other.method.family == "probe":
         more = soft.cost["added_tokens"] - other.cost["added_tokens"]
         tokens = f"{abs(more)} {'more' if more > 0 else 'fewer'} tokens a request" if more else "as many tokens a request"
         return f"; it adds {tokens}"
     seconds, flops = (
-        other.cost["seconds"] / max(soft.cost["seconds"], 0.01),
-        other.cost["flops"] / max(soft.cost["flops"], 1),
+        made(other.cost, "seconds") / max(made(soft.cost, "seconds"), 0.01),
+        made(other.cost, "flops") / max(made(soft.cost, "flops"), 1),
     )
     if seconds >= 1:
         return f"; {times_text(seconds)} cheaper to train (seconds; {times_text(flops)} by counted FLOPs)"
@@ -106,11 +125,13 @@ def _curve(comparison: Comparison, soft: Result) -> list[str]:
     hard = _best(comparison.done, "hard")
     if hard is None or len(soft.curve) < 2:
         return []
-    over = [rows for rows, value, *_ in soft.curve if value > hard.value]
-    stays = next((n for n in over if all(v > hard.value for r, v, *_ in soft.curve if r >= n)), None)
+    points = {
+        rows: upward(comparison.metric, value) > upward(comparison.metric, hard.value) for rows, value, *_ in soft.curve
+    }
+    stays = next((n for n in points if all(better for rows, better in points.items() if rows >= n)), None)
     if stays is None:
-        return [f"On the data curve {_named(soft)} never stays above the hard prompt."]
-    return [f"On the data curve {_named(soft)} lies above the hard prompt from {stays} rows on (read off, not tested)."]
+        return [f"On the data curve {_named(soft)} never stays better than the hard prompt."]
+    return [f"On the data curve {_named(soft)} is better than the hard prompt from {stays} rows on (read off, not tested)."]
 
 
 def _forgetting(done: Sequence[Result]) -> list[str]:
@@ -132,7 +153,7 @@ def _best(done: Sequence[Result], family: str) -> Result | None:
 
 def _beats(comparison: Comparison, result: Result, other: Result) -> bool:
     pair = comparison.pair(other.name, result.name)
-    return pair.significant and pair.difference.value > 0
+    return pair.significant and upward(comparison.metric, pair.difference.value) > 0
 
 
 def _named(result: Result) -> str:
@@ -142,7 +163,7 @@ def _named(result: Result) -> str:
 
 
 def _times(cheap: Result, dear: Result) -> str:
-    ratio = dear.cost["seconds"] / max(cheap.cost["seconds"], 0.01)
+    ratio = made(dear.cost, "seconds") / max(made(cheap.cost, "seconds"), 0.01)
     return f"{times_text(ratio)} dearer" if ratio >= 1 else f"{times_text(1 / ratio)} cheaper"
 
 

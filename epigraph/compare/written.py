@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epigraph.compare.method import Fitted, Job
-from epigraph.engine import Engine
+from epigraph.compare.tokens import added_tokens
 from epigraph.methods.nearest_shots import MOST_ROWS, best_nearest
 from epigraph.methods.proposed import Proposer, propose
 from epigraph.methods.search import Found, HardPromptSearch, SearchLimits
 from epigraph.methods.shots import DRAWS, best_count, with_prefix_read
 from epigraph.methods.solver import PromptedBase
 from epigraph.methods.wording import best_wording
-from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
 CANDIDATES_A_TRIAL = 8
@@ -198,22 +197,13 @@ def _worded(
     job: Job, method: PromptedBase, settings: Mapping[str, Any], reasons: Mapping[str, str], texts: Sequence[str]
 ) -> Fitted:
     """A fitted hard prompt: what stands before the row is its cost."""
-    tokens = _added(job.engine, job.task, method, job.validation)
+    tokens = added_tokens(job, method)
     numbers = method.engine.store.shape.numbers(method.forms[0].length if method.forms else 0)
     return Fitted(
         method=method,
         settings=settings,
         reasons=reasons,
-        kept_bytes=sum(len(text.encode()) for text in texts) or 4 * tokens,
+        kept_bytes=sum(len(text.encode()) for text in texts) or 4 * max(0, tokens),
         held_bytes=numbers * method.engine.base.dtype.itemsize,
         added_tokens=tokens,
     )
-
-
-def _added(engine: Engine, task: Task, method: PromptedBase, rows: Sequence[Row]) -> int:
-    """Tokens that stand beside a row because of the hard prompt, compared with the bare template."""
-    some = list(rows)[:8]
-    bare = PromptedBase(engine, task, method.forms[:1] * task.template.blocks)
-    own = sum(row.length for row in method.encode(some)) / max(1, len(some))
-    plain = sum(row.length for row in bare.encode(some)) / max(1, len(some))
-    return max(0, round(own - plain)) + sum(form.length for form in method.forms)

@@ -14,10 +14,13 @@ from epigraph.methods.hard import few_shot, instruction_first
 from epigraph.methods.label_words import mine_words, next_tokens
 from epigraph.methods.nearest_shots import NearestShots, best_nearest
 from epigraph.methods.probe import fit_probe
+from epigraph.methods.proposed import row_reward
+from epigraph.methods.ranking import rank
 from epigraph.methods.search import HardPromptSearch, SearchLimits, instructions
 from epigraph.methods.shots import DRAWS, best_count, draw_balanced, with_prefix_read
 from epigraph.methods.states import read_states
 from epigraph.methods.wording import AS_TEMPLATE, best_wording
+from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
 TEXTS = [mark * n for n in range(1, 13) for mark in ("a", "Z")]
@@ -60,7 +63,7 @@ def test_a_probe_learns_what_the_states_tell_apart(engine: Engine, task: Task) -
 
 
 def test_a_probe_refuses_what_it_cannot(engine: Engine, task: Task, writing: Task) -> None:
-    with pytest.raises(Unsupported, match="answers are written"):
+    with pytest.raises(Unsupported, match="this task's answers are written"):
         fit_probe(engine, writing, writing.train.rows, writing.train.rows)
     with pytest.raises(DataError, match="the same label"):
         fit_probe(engine, task, task.train.rows[::2], task.train.rows)
@@ -163,3 +166,63 @@ def test_next_tokens_are_a_distribution_and_bytes_give_no_words(engine: Engine, 
     found = next_tokens(solver, rows)
     assert found.exp().sum(1).numpy() == pytest.approx(np.ones(5), abs=1e-4)
     assert mine_words(solver, task.train.rows) == {}
+
+
+SETS = Task.from_rows(TEXTS[:8], [["animal"], ["animal", "metal"], [], ["metal"]] * 2, kind="multilabel")
+SCALE = Task.from_rows(TEXTS[:9], [1, 2, 3] * 3, kind="ordinal", metric="mae")
+QUIZ = Task.from_rows([{"question": t, "choices": ["Z", "a"]} for t in TEXTS[:8]], ["Z", "a"] * 4, kind="choice")
+
+
+@pytest.mark.parametrize("task", [SETS, SCALE, QUIZ], ids=lambda task: task.kind)
+def test_a_search_and_nearest_examples_work_for_every_kind(engine: Engine, task: Task) -> None:
+    """They asked for a label's column in the answers of choices, and compared a mean error as if higher were better."""
+    rows = list(task.train.rows)
+    found = HardPromptSearch(engine, task, rows[:4], rows[4:], output_tokens=4, seed=0).run(SearchLimits(candidates=4))
+    assert found.best.score == max(one.score for one in found.tried)
+    assert any(one.calibrated for one in found.tried)
+    nearest, reason = best_nearest(engine, task, rows[:4], rows[4:], 4)
+    assert nearest.probabilities(rows[4:]).shape[0] == len(rows) - 4
+    assert "nearest: -" not in reason
+    assert best_count(engine, task, rows[:4], rows[4:], 4, draw=DRAWS["random"]).method.task.kind == task.kind
+
+
+def test_examples_of_several_labels_are_shown_as_verdicts(engine: Engine) -> None:
+    """The nearest examples showed "animal, metal", which the base is never asked to say."""
+    shown = NearestShots(engine, SETS, SETS.train.rows, shots=1, output_tokens=4).shown
+    assert "animal:yes" in shown[1].replace(": ", ":")
+    assert "metal:no" in shown[0].replace(": ", ":")
+
+
+def test_a_probe_says_of_every_kind_why_it_cannot(engine: Engine) -> None:
+    """Of choices it said that the answers are written."""
+    for task, reason in ((QUIZ, "choices of its own"), (SETS, "may have several")):
+        with pytest.raises(Unsupported, match=reason):
+            fit_probe(engine, task, task.train.rows, task.train.rows)
+    rows = SCALE.train.rows
+    assert fit_probe(engine, SCALE, rows, rows).probabilities(rows).shape == (9, 3)
+
+
+def test_candidates_are_ranked_by_the_metric_and_then_the_loss() -> None:
+    rows = SCALE.train.rows[:3]
+    sure = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    order = [list(SCALE.labels).index(row.target or "") for row in rows]
+    near, far = sure[order], sure[order[::-1]]
+    assert rank(SCALE, rows, near) > rank(SCALE, rows, 0.5 * near + 1 / 6) > rank(SCALE, rows, far)
+    sets = SETS.train.rows[:4]
+    low = np.array([[label in row.labels for label in SETS.labels] for row in sets]) * 0.2 + 0.1
+    assert rank(SETS, sets, low)[0] == 1  # at a threshold of 0.2
+
+
+def test_a_rows_reward_is_the_metric_of_that_row(writing: Task) -> None:
+    """An answer had to be the target to the letter, so that all instructions of a BLEU or ROUGE task had 0."""
+    text = "the black cat sleeps here"
+    wanted = Row(fields={}, target=text)
+    for metric in ("bleu", "rouge_l", "token_f1"):
+        task = Task.from_rows(["x"] * 4, [text] * 4, kind="generation", metric=metric)
+        assert row_reward(task, wanted, text) == 1
+        assert 0 < row_reward(task, wanted, "the black cat sleeps there") < 1
+    lowest, highest = next(iter(SCALE.labels)), list(SCALE.labels)[-1]
+    assert row_reward(SCALE, Row(fields={}, target=lowest), highest) == 0
+    assert row_reward(SCALE, Row(fields={}, target=lowest), lowest) == 1
+    assert row_reward(SETS, SETS.train.rows[2], ()) == 1
+    assert row_reward(SETS, SETS.train.rows[1], ("metal", "animal")) == 1

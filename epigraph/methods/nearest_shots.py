@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from epigraph.engine import Engine
-from epigraph.methods.choice import quick_score
-from epigraph.methods.hard import GAP, SHARE_OF_CONTEXT
+from epigraph.methods.hard import GAP, SHARE_OF_CONTEXT, shown_example
+from epigraph.methods.ranking import rank_method
 from epigraph.methods.solver import Probabilities, PromptedBase, text_forms
 from epigraph.methods.states import States, read_states
-from epigraph.tasks.encode import answer_text, render
+from epigraph.metrics import upward
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tasks.template import Template
@@ -34,7 +34,7 @@ class NearestShots:
     def __init__(self, engine: Engine, task: Task, train: Sequence[Row], *, shots: int, output_tokens: int) -> None:
         self.engine, self.task, self.train, self.shots = engine, task, list(train), shots
         bare = task.template.placed("first")
-        self.shown = [_shown(task, bare, row) for row in self.train]
+        self.shown = ["".join(shown_example(task, row)) for row in self.train]
         self.index = _unit(read_states(engine, task, self.train))
         template = Template("{prompt}{" + FIELD + "}" + bare.text.removeprefix("{prompt}"))
         forms = text_forms(engine, "", bos=False)
@@ -88,17 +88,12 @@ def best_nearest(
     first = NearestShots(engine, task, train, shots=COUNTS[0], output_tokens=output_tokens)
     rows = list(validation)[:CHOOSING_ROWS]
     tried: Mapping[int, NearestShots] = {k: first.with_shots(k) for k in COUNTS if k == COUNTS[0] or k <= len(train)}
-    scores = {k: quick_score(method, rows) for k, method in tried.items()}
+    scores = {k: rank_method(method, rows)[0] for k, method in tried.items()}
     best = max(scores, key=lambda k: scores[k])
-    said = ", ".join(f"{k} nearest: {score:.3f}" for k, score in scores.items())
+    said = ", ".join(f"{k} nearest: {upward(task.metric, score):.3f}" for k, score in scores.items())
     return tried[best], f"best on {len(rows)} validation rows ({said})"
 
 
 def _unit(states: States) -> Float[np.ndarray, "N H"]:
     means = states[:, 1].astype(np.float64)
     return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12))
-
-
-def _shown(task: Task, bare: Template, row: Row) -> str:
-    words = task.labels.get(row.target or "", row.target or "") if task.has_labels else row.target or ""
-    return render(bare.segments[-1], row.fields) + answer_text(bare, words)

@@ -6,7 +6,6 @@ Source: Alain & Bengio 2016, https://arxiv.org/abs/1610.01644. C, the inverse of
 validation. What a prompt must beat to be worth its steps.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from epigraph import metrics
 from epigraph.engine import Engine
 from epigraph.errors import DataError, Unsupported
+from epigraph.methods.ranking import rank
 from epigraph.methods.solver import Probabilities
 from epigraph.methods.states import States, read_states
+from epigraph.metrics import upward
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
@@ -52,17 +52,19 @@ class LinearProbe:
 
 
 def fit_probe(engine: Engine, task: Task, train: Sequence[Row], validation: Sequence[Row]) -> LinearProbe:
-    """The probe with the C that is best on validation. Unsupported for generation, DataError for a single label."""
+    """The probe with the C that is best on validation. Unsupported where answers are not one label a row, DataError for a single label."""
     if not task.has_labels:
-        raise Unsupported("a linear probe chooses labels; this task's answers are written.", "Compare the other methods.")
+        raise Unsupported(
+            f"a linear probe gives every row one label of a list; {_instead(task)}.", "Compare the other methods."
+        )
     truth = [row.target or "" for row in train]
     if len(set(truth)) < 2:
         raise DataError(f"all {len(truth)} training rows have the same label: there is nothing to tell apart.")
     states, held = read_states(engine, task, train), read_states(engine, task, validation)
     models = {strength: _fit(states, truth, strength) for strength in STRENGTHS}
-    scores = {strength: _score(model, held, task, validation) for strength, model in models.items()}
+    scores = {strength: rank(task, validation, _spread(model, held, task)) for strength, model in models.items()}
     best = max(scores, key=lambda strength: scores[strength])
-    tried = ", ".join(f"{strength:g}: {score:.3f}" for strength, (score, _) in scores.items())
+    tried = ", ".join(f"{strength:g}: {upward(task.metric, score):.3f}" for strength, (score, _) in scores.items())
     reason = f"best {task.metric} on {len(validation)} validation rows ({tried})"
     return LinearProbe(engine=engine, task=task, model=models[best], strength=best, reason=reason)
 
@@ -78,13 +80,11 @@ def _fit(states: States, truth: Sequence[str], strength: float) -> Any:
         return model.fit(states.reshape(len(states), -1), list(truth))
 
 
-def _score(model: Any, states: States, task: Task, rows: Sequence[Row]) -> tuple[float, float]:
-    """The task's metric, then −loss in nats."""
-    found, labels = _spread(model, states, task), list(task.labels)
-    truth = [row.target or "" for row in rows]
-    predicted = [labels[i] for i in found.argmax(1)]
-    right = [found[n, labels.index(t)] for n, t in enumerate(truth) if t in task.labels]
-    return float(metrics.LABEL_SCORES[task.metric](truth, predicted)), sum(math.log(max(p, 1e-12)) for p in right)
+def _instead(task: Task) -> str:
+    """What the answers of a task are that a probe cannot give."""
+    if task.writes:
+        return "this task's answers are written"
+    return "here a row may have several" if task.knows_labels else "here every row has choices of its own"
 
 
 def _spread(model: Any, states: States, task: Task) -> Probabilities:

@@ -20,11 +20,14 @@ from io import StringIO
 from typing import Any
 from urllib.parse import urlsplit
 
+from epigraph import metrics
 from epigraph.errors import ConfigError, Unsupported
+from epigraph.methods import judge
 from epigraph.methods.hard import instruction_first
 from epigraph.methods.search import Found, HardPromptSearch, SearchLimits
-from epigraph.methods.solver import PromptedBase
+from epigraph.methods.threshold import with_best_threshold
 from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
 
 KEY = "OPENAI_API_KEY"
 MOST_SHOWN = 50
@@ -66,14 +69,14 @@ def propose(proposer: Proposer, search: HardPromptSearch, limits: SearchLimits) 
 
 def _written(dspy: Any, proposer: Proposer, search: HardPromptSearch, trials: int, seconds: float | None) -> str:
     """The instruction that MIPROv2 ends with."""
-    judge = _Judge(search, seconds)
+    rewards = _Rewards(search, seconds)
     key = os.environ.get(KEY) or "none"
     name = f"openai/{proposer.model}"
     model = dspy.LM(name, api_base=proposer.address, api_key=key, num_retries=1, cache=False, timeout=60)
     try:
         model("Answer with the one word: ready")  # MIPROv2 would go on without the model's proposals
         optimiser = dspy.MIPROv2(
-            metric=lambda example, said, _trace=None: judge.right(example, said.instruction),
+            metric=lambda example, said, _trace=None: rewards.of(example, said.instruction),
             prompt_model=model,
             task_model=model,
             auto=None,
@@ -101,7 +104,7 @@ def _written(dspy: Any, proposer: Proposer, search: HardPromptSearch, trials: in
     return str(found.predict.signature.instructions).strip()
 
 
-class _Judge:
+class _Rewards:
     """Scores instructions on the frozen base, all validation rows of one at once."""
 
     def __init__(self, search: HardPromptSearch, seconds: float | None) -> None:
@@ -109,8 +112,8 @@ class _Judge:
         self.until = None if seconds is None else time.monotonic() + seconds
         self.known: dict[str, list[float]] = {}
 
-    def right(self, example: Any, instruction: str) -> float:
-        """Whether the base answers this row right under this instruction; nothing is right once the time is over."""
+    def of(self, example: Any, instruction: str) -> float:
+        """How good the base's answer to this row is under this instruction; 0 once the time is over."""
         place = int(example[FIELD])
         if place < 0:
             return 0.0  # a training row: shown to the model, not scored
@@ -123,14 +126,26 @@ class _Judge:
     def _scores(self, instruction: str, rows: Sequence[Row]) -> list[float]:
         search = self.search
         solver = instruction_first(search.engine, replace(search.task, instruction=instruction), search.output_tokens)
-        return [float(said == row.target) for said, row in zip(_answers(solver, rows), rows, strict=True)]
+        solver = with_best_threshold(solver, rows)
+        given = judge.answer(solver, rows).given
+        return [row_reward(solver.task, row, said) for row, said in zip(rows, given, strict=True)]
 
 
-def _answers(solver: PromptedBase, rows: Sequence[Row]) -> list[str]:
-    if not solver.task.has_labels:
-        return solver.outputs(rows)
-    labels = list(solver.task.labels)
-    return [labels[i] for i in solver.probabilities(rows).argmax(1)]
+def row_reward(task: Task, row: Row, given: judge.Answer) -> float:
+    """How good one answer is, 0 to 1: the task's metric of this row alone.
+
+    Kappa says nothing of one row: as for the mean error, how near the answer is counts. BLEU is 0 for what is too short for
+    its n-grams: an answer that equals a reference is all right.
+    """
+    if task.metric in metrics.RANK_SCORES:
+        labels = list(task.labels)
+        far = metrics.mean_absolute_error(judge.truth_of([row]), [str(given)], labels)
+        return 1 - far / max(1, len(labels) - 1)
+    if task.writes and metrics.exact_match([str(given)], judge.references_of([row])):
+        return 1.0
+    if not task.writes and set(given) == set(row.labels) == set():
+        return 1.0  # no label was right, and none was given
+    return judge.value(task, [row], [given])
 
 
 def _program(dspy: Any, search: HardPromptSearch) -> Any:

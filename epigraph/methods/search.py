@@ -13,25 +13,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from epigraph import metrics
 from epigraph.engine import Engine
 from epigraph.errors import EpigraphError
 from epigraph.methods.calibration import calibrate
 from epigraph.methods.choice import CHOOSING_ROWS, LONGEST_IN_PLACE
 from epigraph.methods.hard import few_shot, instruction_first, instruction_in_place
 from epigraph.methods.label_words import mine_words
+from epigraph.methods.ranking import Rank, rank, rank_method
 from epigraph.methods.shift import CONTEXTUAL
 from epigraph.methods.shots import draw_balanced, draw_random, with_prefix_read
 from epigraph.methods.solver import Probabilities, PromptedBase
 from epigraph.methods.wording import is_template
+from epigraph.metrics import upward
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
 SHOTS = (4, 8, 16)
 ORDERS = 3
-Score = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class Tried:
 
     candidate: Candidate
     calibrated: bool
-    score: Score
+    score: Rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,8 @@ class Found:
     @property
     def reason(self) -> str:
         """Why this one."""
-        gain = f"{self.tried[0].score[0]:.3f} → {self.best.score[0]:.3f}"
+        first, last = (upward(self.method.task.metric, one.score[0]) for one in (self.tried[0], self.best))
+        gain = f"{first:.3f} → {last:.3f}"
         return f"best of {len(self.tried)} hard prompts on validation ({gain}): {self.best.candidate.name}"
 
 
@@ -120,11 +119,11 @@ class HardPromptSearch:
         return [replace(best, in_place=True)] if short and best.instruction else []
 
     def _words(self) -> list[Candidate]:
-        if not self.task.has_labels:
+        if not self.task.knows_labels:
             return []
         best, given = self._best, dict(self.task.labels)
         capital = {label: words[:1].upper() + words[1:] for label, words in given.items()}
-        mined = mine_words(self._solver(best), self.train)
+        mined = mine_words(self._solver(best), self.train) if self.task.has_labels else {}
         sets = [capital, mined, *({**given, label: word} for label, word in mined.items())]
         return [replace(best, words=words) for words in sets if words and words != given]
 
@@ -154,19 +153,24 @@ class HardPromptSearch:
         self.left -= 1
         try:
             solver = self._solver(candidate)
-            if not self.task.has_labels:
-                self._note(candidate, (_answer_score(solver, self.validation), 0.0))
+            if self.task.writes:
+                self._note(candidate, rank_method(solver, self.validation))
                 return
             found = solver.probabilities(self.validation)
-            self._note(candidate, _label_score(self.task, found, self.validation))
-            shift = calibrate(solver, CONTEXTUAL).shift
-            assert shift is not None
-            self._note(candidate, _label_score(self.task, shift.labels(found), self.validation), calibrated=True)
+            self._note(candidate, rank(self.task, self.validation, found))
+            shifted = self._calibrated(calibrate(solver, CONTEXTUAL), found)
+            self._note(candidate, rank(self.task, self.validation, shifted), calibrated=True)
         except EpigraphError:
             if not self.tried:
                 raise  # the first must work; a longer one may not fit, or two labels may share their words
 
-    def _note(self, candidate: Candidate, score: Score, *, calibrated: bool = False) -> None:
+    def _calibrated(self, solver: PromptedBase, found: Probabilities) -> Probabilities:
+        """The same probabilities calibrated; of a row's own choices they are asked for anew."""
+        if solver.shift is None or not self.task.knows_labels:
+            return solver.probabilities(self.validation)
+        return solver.shift.labels(found) if self.task.has_labels else solver.shift.sets(found)
+
+    def _note(self, candidate: Candidate, score: Rank, *, calibrated: bool = False) -> None:
         self.tried.append(Tried(candidate=candidate, calibrated=calibrated, score=score))
 
     def _solver(self, candidate: Candidate) -> PromptedBase:
@@ -192,7 +196,7 @@ def instructions(task: Task) -> list[str]:
     asked, words = " and ".join(task.template.fields), ", ".join(task.labels.values())
     own = [task.instruction, *(text for text in task.hard_prompts if not is_template(task, text))]
     if not task.has_labels:
-        return list(dict.fromkeys([*own, f"Read the {asked} and write the output.", "Answer as in the examples.", ""]))
+        return list(dict.fromkeys([*own, *_asked_otherwise(task, asked, words), "Answer as in the examples.", ""]))
     variants = [
         f"Read the {asked} and choose the label that fits best: {words}.",
         f"Which of these describes the {asked}: {words}?",
@@ -203,14 +207,10 @@ def instructions(task: Task) -> list[str]:
     return list(dict.fromkeys([*own, *variants]))
 
 
-def _label_score(task: Task, found: Probabilities, rows: Sequence[Row]) -> Score:
-    labels, truth = list(task.labels), [row.target or "" for row in rows]
-    predicted = [labels[i] for i in found.argmax(1)]
-    right = [float(found[n, labels.index(t)]) for n, t in enumerate(truth) if t in task.labels]
-    loss = float(np.log(np.maximum(right, 1e-12)).mean()) if right else 0.0
-    return float(metrics.LABEL_SCORES[task.metric](truth, predicted)), loss
-
-
-def _answer_score(solver: PromptedBase, rows: Sequence[Row]) -> float:
-    references = [row.references or (row.target or "",) for row in rows]
-    return float(metrics.ANSWER_SCORES[solver.task.metric](solver.outputs(rows), references))
+def _asked_otherwise(task: Task, asked: str, words: str) -> list[str]:
+    """Plain ways to ask for a text, for a row's own choice, or for all labels that fit."""
+    if task.writes:
+        return [f"Read the {asked} and write the output."]
+    if not task.knows_labels:
+        return [f"Read the {asked} and choose the right answer.", "Which answer is right?"]
+    return [f"Read the {asked} and say of each label whether it fits: {words}.", f"Which of these fit the {asked}: {words}?"]

@@ -13,9 +13,11 @@ import torch
 
 from epigraph.engine import Engine
 from epigraph.errors import InputError
-from epigraph.methods.choice import CHOOSING_ROWS, Chosen, quick_score
+from epigraph.methods.choice import CHOOSING_ROWS, Chosen
 from epigraph.methods.hard import SHARE_OF_CONTEXT, draw_examples, few_shot, fits
+from epigraph.methods.ranking import rank_method
 from epigraph.methods.solver import PromptedBase
+from epigraph.metrics import upward
 from epigraph.prompts import plain_forms
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
@@ -65,13 +67,13 @@ def best_count(
         if name in methods or not examples or not fits(engine, task, examples, output_tokens):
             continue
         methods[name] = with_prefix_read(few_shot(engine, task, examples, output_tokens))
-        scores[name] = quick_score(methods[name], rows)
+        scores[name] = rank_method(methods[name], rows)[0]
         if until is not None and time.monotonic() > until:
             break
     if not methods:
         raise InputError(f"not one example fits beside a row into the {engine.base.context} tokens that the base reads.")
     best = max(scores, key=lambda name: scores[name])
-    tried = ", ".join(f"{name}: {score:.3f}" for name, score in scores.items())
+    tried = ", ".join(f"{name}: {upward(task.metric, score):.3f}" for name, score in scores.items())
     return Chosen(name=best, method=methods[best], reason=f"best on {len(rows)} validation rows ({tried})")
 
 

@@ -50,12 +50,14 @@ from epigraph.metrics.intervals import (
 from epigraph.metrics.label_sets import (
     best_threshold,
     exact_metric,
+    exact_rows,
     macro_set_f1,
     micro_f1,
     per_label,
     score_sets,
     set_marks,
     set_value,
+    sets_metric,
     subset_accuracy,
 )
 from epigraph.metrics.ordinal import mean_absolute_error, quadratic_kappa, ranks, score_ordinal
@@ -103,6 +105,7 @@ __all__ = [
     "confusion",
     "exact_match",
     "exact_metric",
+    "exact_rows",
     "expected_calibration_error",
     "kappa",
     "macro_f1",
@@ -128,6 +131,7 @@ __all__ = [
     "score_sets",
     "set_marks",
     "set_value",
+    "sets_metric",
     "subset_accuracy",
     "token_f1",
     "token_f1_rows",

@@ -84,6 +84,18 @@ def exact_metric(truth: Sets, predicted: Sets) -> Metric:
     return mean_metric(_exact(truth, predicted))
 
 
+def sets_metric(name: str, truth: Sets, predicted: Sets) -> Metric:
+    """The metric of this name for `bootstrap`."""
+    if name == "subset_accuracy":
+        return exact_metric(truth, predicted)
+    return _f1_metric(*_both(truth, predicted), micro=name == "micro_f1")
+
+
+def exact_rows(truth: Sets, predicted: Sets) -> Bool[np.ndarray, " N"]:
+    """Which rows' sets are exactly right."""
+    return _exact(truth, predicted)
+
+
 def best_threshold(marks: Marks, probabilities: Float[np.ndarray, "N C"], metric: str) -> tuple[float, float]:
     """The threshold on probabilities at which ``metric`` is best on these rows, and its value there.
 

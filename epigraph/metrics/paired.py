@@ -22,10 +22,12 @@ from jaxtyping import Bool, Float
 
 from epigraph.errors import DataError, Unsupported
 from epigraph.metrics.classification import macro_f1_metric, right
-from epigraph.metrics.generation import bleu_metric, matches, rouge_l_rows
+from epigraph.metrics.generation import bleu_metric, matches, rouge_l_rows, token_f1_rows
 from epigraph.metrics.intervals import CHUNK, Interval, Metric, mcnemar, mean_metric, wilson
+from epigraph.metrics.ordinal import kappa_metric, ranks
 
 RESAMPLES = 4000
+RESAMPLES_A_PAIR = 100  # p = 2 / (R + 1), the least there is, times the pairs: .02 where Holm corrects for all of them
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,40 @@ class Difference:
     p: float
 
 
-def row_metric(name: str, truth: Sequence[str], predicted: Sequence[str], references: Sequence[Sequence[str]]) -> Metric:
-    """The metric of this name for resampling. Unsupported if it has none."""
+RESAMPLED = frozenset(
+    {
+        *("accuracy", "macro_f1", "mae", "quadratic_kappa"),
+        *("micro_f1", "subset_accuracy"),
+        *("exact_match", "rouge_l", "bleu", "token_f1"),
+    }
+)
+"""The metrics that methods can be compared by: those whose value on any rows follows from the answers to them."""
+
+
+def check_metric(name: str) -> None:
+    """Unsupported if methods cannot be compared by this metric."""
+    if name not in RESAMPLED:
+        raise Unsupported(f"metric {name!r} cannot be compared row by row yet.", "Set another metric in the task TOML.")
+
+
+def row_metric(
+    name: str,
+    truth: Sequence[str],
+    predicted: Sequence[str],
+    references: Sequence[Sequence[str]],
+    labels: Sequence[str] = (),
+) -> Metric:
+    """The metric of this name for resampling; ``labels``, from lowest to highest, are needed by those that know the order.
+
+    Unsupported if it has none. Metrics of sets of labels are those of ``label_sets.sets_metric``.
+    """
+    if name == "mae" and labels:
+        y, p = ranks(truth, predicted, labels)
+        return mean_metric(np.abs(y - p).astype(np.float64))
+    if name == "quadratic_kappa" and labels:
+        return kappa_metric(*ranks(truth, predicted, labels))
+    if name == "token_f1":
+        return mean_metric(token_f1_rows(predicted, references))
     if name == "accuracy":
         return mean_metric(right(truth, predicted))
     if name == "macro_f1":
@@ -65,6 +99,18 @@ def row_metric(name: str, truth: Sequence[str], predicted: Sequence[str], refere
     if name == "bleu":
         return bleu_metric(predicted, references)
     raise Unsupported(f"metric {name!r} cannot be compared row by row yet.", "Set another metric in the task TOML.")
+
+
+def resamples_for(pairs: int) -> int:
+    """How many resamples let a difference be significant after Holm's correction over so many pairs."""
+    return max(RESAMPLES, RESAMPLES_A_PAIR * pairs)
+
+
+def bounds(metric: str, labels: int) -> tuple[float, float]:
+    """The least and the most that a metric can be; ``labels`` is how many labels a scale has."""
+    if metric == "mae":
+        return 0.0, float(max(1, labels - 1))
+    return (-1.0 if metric == "quadratic_kappa" else 0.0), 1.0
 
 
 def resample(by_seed: Sequence[Metric], rows: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
@@ -81,25 +127,30 @@ def resample(by_seed: Sequence[Metric], rows: int, *, resamples: int = RESAMPLES
     return Draws(np.array([float(metric(every)[0]) for metric in by_seed]), draws, rows)
 
 
-def seeded_interval(found: Draws, *, seed: int = 0) -> Interval:
-    """The 95% interval of the mean over rows and seeds; Wilson's where all resamples agree."""
+def seeded_interval(found: Draws, *, seed: int = 0, least: float = 0.0, most: float = 1.0) -> Interval:
+    """The 95% interval of the mean over rows and seeds, within the metric's bounds; Wilson's, stretched to them, where all
+    resamples agree."""
     drawn = _over_seeds(found, seed)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    value = found.value
+    low, high = (float(bound) for bound in np.percentile(drawn, [2.5, 97.5]))
+    value, span = found.value, most - least
     if low == high:
-        return wilson(min(max(value, 0.0), 1.0), found.rows)
-    return Interval(value, max(0.0, min(value, float(low))), min(1.0, max(value, float(high))))
+        share = wilson(min(max((value - least) / span, 0.0), 1.0), found.rows)
+        low, high = least + span * share.low, least + span * share.high
+    return Interval(value, min(value, max(low, least)), max(value, min(high, most)))
 
 
-def seeded_difference(first: Draws, second: Draws, *, seed: int = 0) -> Difference:
-    """second − first on the same rows; methods with equally many seeds are paired seed by seed."""
+def seeded_difference(first: Draws, second: Draws, *, seed: int = 0, span: float = 1.0) -> Difference:
+    """second − first on the same rows; methods with equally many seeds are paired seed by seed.
+
+    ``span`` is the width of the metric's range: what no resample shows may still be that far from it.
+    """
     if first.draws.shape[1] != second.draws.shape[1] or first.rows != second.rows:
         raise DataError("two methods were compared on different rows.", "Score both on the same rows.")
     both = _over_seeds(second, seed) - _over_seeds(first, seed)
     value = second.value - first.value
     low, high = (float(bound) for bound in np.percentile(both, [2.5, 97.5]))
     if low == high:
-        unseen = wilson(0.0, first.rows).high
+        unseen = span * wilson(0.0, first.rows).high
         low, high = value - unseen, value + unseen
     tail = min(int((both <= 0).sum()), int((both >= 0).sum()))
     p = min(1.0, 2 * (tail + 1) / (len(both) + 1))

@@ -107,7 +107,9 @@ def _y_axis(series: Sequence[Series]) -> _Axis:
     points = [p for one in series for p in one.points]
     low = min((p.y if p.low is None else p.low for p in points), default=0.0)
     high = max((p.y if p.high is None else p.high for p in points), default=1.0)
-    low, high = max(0.0, math.floor(low * 10 - 0.2) / 10), min(1.0, math.ceil(high * 10 + 0.2) / 10)
+    shares = low >= 0 and high <= 1  # a mean error in ranks lies above 1, kappa below 0: neither is cut off
+    low, high = math.floor(low * 10 - 0.2) / 10, math.ceil(high * 10 + 0.2) / 10
+    low, high = (max(0.0, low), min(1.0, high)) if shares else (low, high)
     return _Axis(low, high if high > low else low + 0.1, HEIGHT - BOTTOM, TOP)
 
 
@@ -116,8 +118,8 @@ def _frame(
 ) -> list[str]:
     right = x.end
     parts = []
-    step = 0.1 if y.high - y.low > 0.35 else 0.05 if y.high - y.low > 0.15 else 0.02
-    for n in range(round(y.low / step), round(y.high / step) + 1):
+    step = _step(y.high - y.low)
+    for n in range(math.ceil(y.low / step - 1e-6), math.floor(y.high / step + 1e-6) + 1):
         at = y(n * step)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{n * step:.2f}</text>')
@@ -132,6 +134,14 @@ def _frame(
     turned = f'transform="rotate(-90 14 {HEIGHT / 2})"'
     parts.append(f'<text x="14" y="{HEIGHT / 2}" text-anchor="middle" {turned}>{escape(y_name)}</text>')
     return parts
+
+
+def _step(height: float) -> float:
+    """The distance of grid lines: at most a dozen of them."""
+    if height <= 0.15:
+        return 0.02
+    steps = (m * 10.0**n for n in range(-2, 9) for m in (1, 2, 5) if (n, m) >= (-2, 5))
+    return next(step for step in steps if step * (7 if step < 0.1 else 11) >= height - 1e-6)
 
 
 def _tick(value: float) -> str:
