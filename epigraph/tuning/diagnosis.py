@@ -3,12 +3,14 @@
 before the first step: what the rows, the labels and the template show        ``diagnose_rows``
 after the last: what the loss, the prompt's norm and the answers show         ``diagnose``
 
-growth = ‖θ‖ / ‖θ₀‖, both in units of the start's rms, which for vectors is that of the embedding table's rows. A prompt that
+growth = ‖θ‖ / ‖θ₀‖, both in units of the start's rms, which for vectors is that of the embedding table's rows. Where offsets
+from a start are trained, θ₀ = 0, and growth = 1 + ‖θ‖ / √n for n of them: what they add to a start of rms 1. A prompt that
 learns grows to one and a half to four times its start; Lester et al. 2021 (section 7) and Bailey et al. 2023
 (https://arxiv.org/abs/2310.03213) describe prompts that end far outside the table. What is seen once is no proof: each
 finding says what it saw.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,9 +47,15 @@ class Training:
     @classmethod
     def of(cls, loop: Loop) -> "Training":
         """What this loop shows."""
-        growth = loop.last_norm / loop.start_norm if loop.start_norm else 1.0
         losses = [float(found[4]) for found in loop.state.history]
-        return cls(losses=losses, growth=growth, rollbacks=loop.state.rollbacks, rate=loop.settings.rate)
+        return cls(losses=losses, growth=_growth(loop), rollbacks=loop.state.rollbacks, rate=loop.settings.rate)
+
+
+def _growth(loop: Loop) -> float:
+    if loop.start_norm:
+        return loop.last_norm / loop.start_norm
+    numbers = sum(parameter.numel() for parameter in loop.optimiser.parameters)
+    return 1 + loop.last_norm / math.sqrt(max(1, numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
