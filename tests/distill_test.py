@@ -165,6 +165,25 @@ def test_a_model_that_knows_the_task_teaches_a_prompt_of_the_base(
     assert found["kappa"]["value"] > 0.6
 
 
+def test_a_stock_classifier_teaches(cli: Any, toy_flags: list[str], make_csv: Any, texts: Path, tmp_path: Path) -> None:
+    """The usual fine-tuned classifier has a head of its own, and was loaded as a language model that knew nothing."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from epigraph.base.toy import toy_tokenizer
+
+    sizes = {"vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    named = {"id2label": {0: "METAL", 1: "Animal"}, "label2id": {"METAL": 0, "Animal": 1}}
+    BertForSequenceClassification(BertConfig(**sizes, **named, pad_token_id=256)).save_pretrained(tmp_path / "mood")
+    toy_tokenizer().save_pretrained(tmp_path / "mood")
+    flags = ["--teacher", tmp_path / "mood", "--texts", texts, *QUICK, *toy_flags]
+    train = make_csv("train.csv", rows=12)
+    done = cli("distill", train, *flags, "--name", "small", "--json")
+    assert done.code == 0, done.err
+    assert done.json["teacher"] == "mood, a classifier"
+    refused = cli("distill", train, *flags, "--shots", "2")
+    assert (refused.code, "is a classifier, which reads the text alone" in refused.err) == (2, True), refused.err
+
+
 def test_a_stored_prompt_goes_to_another_base(
     cli: Any,
     toy_flags: list[str],

@@ -53,7 +53,10 @@ def distill(
         str, typer.Option("--test", help="rows to measure on; without them a part of the texts is held out")
     ] = "",
     teacher: Annotated[
-        str, typer.Option("--teacher", help="another model that teaches: a folder (fine-tuned, LoRA merged) or a hub name")
+        str,
+        typer.Option(
+            "--teacher", help="another model that teaches: a folder (fine-tuned, LoRA merged, a classifier) or a hub name"
+        ),
     ] = "",
     teacher_prompt: Annotated[str, typer.Option("--teacher-prompt", help="a stored prompt that teaches, on its base")] = "",
     teacher_url: Annotated[
