@@ -130,6 +130,9 @@ def show(result: "DistillResult") -> None:
         metrics = metrics_in(result.scored.json)
         scored = {"student": result.scored.json, f"teacher: {result.teacher}": result.teacher_scored.json}
         print_table("", ["score", *metrics], [[n, *(score_text(s, m) for m in metrics)] for n, s in scored.items()])
+    if (lost := found["lost"]) is not None:
+        bounds = f"{lost['low']:+.3f} to {lost['high']:+.3f}"
+        print(f"lost: {lost['value']:+.3f} {lost['metric']} ({bounds}), teacher − student on the same {lost['rows']} texts")
     _show_request(found["request"])
     for key, reason in result.reasons.items():
         print(f"  {key}: {reason}")

@@ -160,19 +160,21 @@ def _noise(answers: Answers) -> str:
 
 
 def _repeated(parts: Parts) -> Iterable[str]:
+    return repeated_rows(parts.all, parts.final, parts.split) if parts.split in ("test", "holdout") else ()
+
+
+def repeated_rows(learned: Sequence[Row], final: Sequence[Row], split: str) -> Iterable[str]:
     """Rows of the final score that training has seen, word by word or but for case and spaces."""
-    if parts.split not in ("test", "holdout"):
-        return
-    exact = {_fields(row) for row in parts.all}
-    loose = {_normal(row) for row in parts.all}
-    same = [row for row in parts.final if _fields(row) in exact]
-    alike = [row for row in parts.final if _normal(row) in loose and _fields(row) not in exact]
+    exact = {_fields(row) for row in learned}
+    loose = {_normal(row) for row in learned}
+    same = [row for row in final if _fields(row) in exact]
+    alike = [row for row in final if _normal(row) in loose and _fields(row) not in exact]
     for rows, how in ((same, "also train"), (alike, "also train but for case and spaces")):
         if rows:
             lines = [str(row.line) for row in rows if row.line][:FEW]
             where = f" (lines {', '.join(lines)}{' …' if len(rows) > FEW else ''})" if lines else ""
             yield (
-                f"{len(rows)} of {len(parts.final)} {parts.split} rows {how}{where}: the score is too good. "
+                f"{len(rows)} of {len(final)} {split} rows {how}{where}: the score is too good. "
                 f"Take them out of one of the two."
             )
 
