@@ -14,6 +14,7 @@ from epigraph.distilling import DistillConfig
 from epigraph.engine import Engine
 from epigraph.library import Library
 from epigraph.tasks.task import Task
+from epigraph.tuning import Surroundings
 
 QUICK = ["--epochs", "2", "--rate", "0.1", "--length", "4", "--batch", "16"]
 
@@ -57,6 +58,7 @@ def test_a_hard_prompt_with_examples_becomes_a_few_vectors(
     shown = cli("distill", train, *flags, "--place", "last", "--kind", "token")
     assert shown.code == 0, shown.err
     assert "tokens a request" in shown.out
+    assert "teacher − student on the same 20 texts" in shown.out
     assert "asking" not in shown.err  # the answers were kept
 
 
@@ -165,6 +167,25 @@ def test_a_model_that_knows_the_task_teaches_a_prompt_of_the_base(
     assert found["kappa"]["value"] > 0.6
 
 
+def test_a_stock_classifier_teaches(cli: Any, toy_flags: list[str], make_csv: Any, texts: Path, tmp_path: Path) -> None:
+    """The usual fine-tuned classifier has a head of its own, and was loaded as a language model that knew nothing."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from epigraph.base.toy import toy_tokenizer
+
+    sizes = {"vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    named = {"id2label": {0: "METAL", 1: "Animal"}, "label2id": {"METAL": 0, "Animal": 1}}
+    BertForSequenceClassification(BertConfig(**sizes, **named, pad_token_id=256)).save_pretrained(tmp_path / "mood")
+    toy_tokenizer().save_pretrained(tmp_path / "mood")
+    flags = ["--teacher", tmp_path / "mood", "--texts", texts, *QUICK, *toy_flags]
+    train = make_csv("train.csv", rows=12)
+    done = cli("distill", train, *flags, "--name", "small", "--json")
+    assert done.code == 0, done.err
+    assert done.json["teacher"] == "mood, a classifier"
+    refused = cli("distill", train, *flags, "--shots", "2")
+    assert (refused.code, "is a classifier, which reads the text alone" in refused.err) == (2, True), refused.err
+
+
 def test_a_stored_prompt_goes_to_another_base(
     cli: Any,
     toy_flags: list[str],
@@ -192,7 +213,18 @@ def test_a_stored_prompt_goes_to_another_base(
     text = cli("distill", "--from", "kv", "--base", other_folder, *flags, "--name", "text")
     assert text.code == 0, text.err
     assert text.json["settings"]["start"] == "text"
-    assert "teacher_scores" in text.json
+    reason = text.json["reasons"]["start"]
+    assert reason.startswith(
+        "text: the old prompt could not be carried over: it is keys and values, which go to a fine-tuned"
+    )
+    assert "the embedding tables of lora and other do not agree" in reason
+    lost, own, theirs = (text.json[name] for name in ("lost", "scores", "teacher_scores"))
+    assert lost["value"] == pytest.approx(theirs[lost["metric"]]["value"] - own[lost["metric"]]["value"])
+    assert (lost["low"] <= lost["value"] <= lost["high"], lost["rows"]) == (True, 20)
+    asked = cli("distill", "--from", "kv", "--base", other_folder, *flags, "--start", "mapped")
+    assert asked.code == 2
+    assert "but the old prompt could not be carried over: it is keys and values" in asked.json["error"]["message"]
+    assert asked.json["error"]["hint"].startswith("Leave --start out")  # it named one of vectors where one was named
 
 
 def test_generation_is_learned_place_by_place(cli: Any, toy_flags: list[str], tmp_path: Path, words: Path) -> None:
@@ -279,3 +311,20 @@ def test_from_python(toy: Base, toy_folder: Path, toy_rows: Any) -> None:
     assert result.scored is None
     again = epigraph.distill(load_base(toy_folder, dtype="float32"), task, seen, result.model, DistillConfig(epochs=1))
     assert again.start.agreement.value == 1.0  # carried over as it is
+
+
+def test_texts_that_are_tested_on_as_well_are_counted(toy: Base, toy_rows: Any) -> None:
+    """Agreement was measured on texts that the student had learned from, and nothing said so."""
+    pairs = toy_rows(24)
+    task = Task.from_rows([text for text, _ in pairs], [label for _, label in pairs])
+    seen, held = ([text for text, _ in toy_rows(20, seed=seed)] for seed in (4, 9))
+    tests, notes = [seen[0], f" {seen[1].upper()}  ", *held[:6]], []
+    around = Surroundings(note=notes.append)
+    result = epigraph.distill(toy, task, seen, "What?", DistillConfig(length=2, epochs=1), tests=tests, around=around)
+    found = [warning for warning in result.warnings if "rows also train" in warning]
+    assert [warning.split(":")[0] for warning in found] == [
+        "1 of 8 test rows also train",
+        "1 of 8 test rows also train but for case and spaces",
+    ]
+    assert f"warning: {found[0]}" in notes
+    assert result.lost is result.json["lost"] is None  # right answers are not known

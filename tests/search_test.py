@@ -12,6 +12,7 @@ import epigraph
 from epigraph.base import Base
 from epigraph.config import TuneConfig
 from epigraph.engine import Engine
+from epigraph.errors import ConfigError
 from epigraph.prompts import AnyForm, Embedded, KeyValue
 from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, TuneResult, tune
@@ -161,3 +162,22 @@ def test_metrics_name_trial_and_fold(engine: Engine, few: Task, tmp_path: Path) 
     (folder,) = (tmp_path / "runs").iterdir()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {(line["trial"], line["fold"]) for line in lines} == {(t, f) for t in (0, 1) for f in range(4)}
+
+
+def test_a_start_from_keys_and_values_has_their_length(engine: Engine, task: Task) -> None:
+    """The settings said 8 vectors where the stored prompt had 5, and a trial of 32 was the same prompt once more."""
+    keys = engine.key_values(engine.embedded_text(engine.base.tokenize("hello")))
+    around = Surroundings(forms_of=lambda _name: [keys])
+    asked = TuneConfig(start="prompt:five", epochs=1, batch=8, trials=2, keep="soft")
+    result = tune(engine.base, task, asked, engine=engine, around=around)
+    assert (result.settings["length"], result.prompt.stored.forms[0].length) == (5, 5)
+    assert result.reasons["length"] == "5 vectors a block: those of five"
+    assert [trial["length"] for trial in result.trials] == [5, 5]
+    with pytest.raises(ConfigError, match=r"a length of 3 was asked, but five holds keys and values of 5.*--length 5"):
+        tune(engine.base, task, replace(asked, length=3), engine=engine, around=around)
+
+
+def test_a_start_from_examples_needs_no_length(engine: Engine, task: Task) -> None:
+    result = tune(engine.base, task, TuneConfig(start="examples", epochs=1, batch=8, trials=1, keep="soft"), engine=engine)
+    assert result.settings["length"] == 128
+    assert 8 < result.prompt.stored.forms[0].length <= 128

@@ -35,14 +35,13 @@ def load_base(
 ) -> Base:
     """The base of this name: ``default``, a folder, or a hub name.
 
-    Raises NotFound if there is no such base, Unsupported if it is no causal language model in safetensors, ConfigError
+    Raises NotFound if there is no such base, Unsupported if it is no whole causal language model in safetensors, ConfigError
     on an unknown dtype or device, FetchFailed if the embedded base cannot be fetched.
     """
     where = choose_device(device)
     precision = choose_precision(dtype, where)
-    folder = default_folder(note) if str(name) in (DEFAULT, DEFAULT_NAME) else _find_folder(str(name))
-    _refuse_pickles(folder)
-    with _quiet_transformers():
+    folder = model_folder(name, note)
+    with quiet_transformers():
         model, tokenizer = _load(folder, precision.dtype)
     freeze(model.to(where))
     fingerprint = folder_fingerprint(folder)
@@ -78,10 +77,9 @@ def load_embedding(name: str | Path = DEFAULT, *, note: Note | None = None) -> B
     """
     from transformers import AutoConfig
 
-    folder = default_folder(note) if str(name) in (DEFAULT, DEFAULT_NAME) else _find_folder(str(name))
-    _refuse_pickles(folder)
+    folder = model_folder(name, note)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with _quiet_transformers():
+    with quiet_transformers():
         model, tokenizer = _load(folder, "auto", config=_shallow(folder))
     embedding = model.get_input_embeddings().requires_grad_(False)
     dtype = str(embedding.weight.dtype).removeprefix("torch.")
@@ -143,7 +141,7 @@ def default_folder(note: Note | None = None) -> Path:
     _sweep(folder.parent)
     partial = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder.parent))
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             _dequantise(gguf, partial)
         if not folder.exists():
             partial.rename(folder)
@@ -180,6 +178,13 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     model.config._name_or_path = DEFAULT_NAME
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def model_folder(name: str | Path, note: Note | None = None) -> Path:
+    """The folder of a model in safetensors, fetched where it is not here. NotFound, or Unsupported where it holds no such file."""
+    folder = default_folder(note) if str(name) in (DEFAULT, DEFAULT_NAME) else _find_folder(str(name))
+    _refuse_pickles(folder)
+    return folder
 
 
 def _find_folder(name: str) -> Path:
@@ -221,26 +226,40 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _load(folder: Path, dtype: torch.dtype | str, **how: Any) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    return load_whole(folder, AutoModelForCausalLM, "a causal language model", dtype=dtype, **how)
+
+
+def load_whole(folder: Path, auto: Any, what: str, **how: Any) -> tuple[Any, Any]:
+    """Model, by one of transformers' ``Auto…`` classes, and tokenizer. Unsupported where it is not ``what`` or lacks weights,
+    which transformers would draw at random."""
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=True, **how
+        model, found = auto.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=True, output_loading_info=True, **how
         )
     except EpigraphError:
         raise
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unsupported(
-            f"{folder} could not be loaded as a causal language model: {first_line}.",
+            f"{folder} could not be loaded as {what}: {first_line}.",
             "Epigraph needs config.json, a tokenizer and .safetensors weights of an architecture that transformers knows.",
         ) from error
+    if missing := sorted(found["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise Unsupported(
+            f"{folder} is not {what} as a whole: it has no {missing[0]}{more}, which would be random.",
+            "Name the folder of a model that was saved with its head: config.json says its architectures.",
+        )
     return model, tokenizer
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' progress bars and notes off the terminal while it loads."""
     from transformers.utils import logging as theirs
 

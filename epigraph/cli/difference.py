@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from epigraph.library import Library, StoredPrompt
 
 TABLE_ROWS, TEXT = 20, 60
+AXES = {"hidden": "hidden size", "layers": "layers", "kv_heads": "key/value heads", "head_size": "head size"}
 
 
 def find_differences(
@@ -23,13 +24,15 @@ def find_differences(
         "card": [{"field": path, "first": a, "second": b} for path, a, b in card_differences(one.card, other.card)],
         "similarity": _similarity(one, other),
     }
+    if axes := _other_axes(one, other):
+        found["not_compared"] = f"the bases have other axes: {axes}"
     if data:
         found["answers"] = _answers(one, other, data, strict=strict, base=base, device=device, dtype=dtype)
     return found
 
 
 def _similarity(one: "StoredPrompt", other: "StoredPrompt") -> dict[str, Any] | None:
-    """Cosine of vectors matched one to one; None where the two have no such vectors."""
+    """Cosine of vectors matched one to one; None where the two have no such vectors, or of other axes."""
     from dataclasses import asdict
 
     from epigraph.explaining.pair import match
@@ -37,11 +40,16 @@ def _similarity(one: "StoredPrompt", other: "StoredPrompt") -> dict[str, Any] | 
 
     first = [form for form in one.forms if not isinstance(form, Dependent)]
     second = [form for form in other.forms if not isinstance(form, Dependent)]
-    same_sizes = one.card.base.hidden == other.card.base.hidden and one.card.base.layers == other.card.base.layers
-    if not same_sizes or len(first) < len(one.forms) or len(second) < len(other.forms):
+    if _other_axes(one, other) or len(first) < len(one.forms) or len(second) < len(other.forms):
         return None
     _, found = match(first, second)
     return None if found is None else {**asdict(found), "cka": list(found.cka)}
+
+
+def _other_axes(one: "StoredPrompt", other: "StoredPrompt") -> str:
+    """In which axes the bases of two prompts differ, in words; "" where in none."""
+    pairs = [(name, getattr(one.card.base, name), getattr(other.card.base, name)) for name in AXES]
+    return ", ".join(f"{AXES[name]} {a} and {b}" for name, a, b in pairs if a != b)
 
 
 def _answers(
@@ -80,7 +88,7 @@ def show_differences(found: dict[str, Any]) -> None:
     print_table("the cards", ["field", first, second], rows)
     alike = found["similarity"]
     if alike is None:
-        print("vectors: of other forms, not compared")
+        print(f"vectors: not compared, {found.get('not_compared', 'they are of other forms')}")
     else:
         print(
             f"vectors: mean cosine {alike['cosine']:.4f} of {alike['matched']} matched (random ones: {alike['cosine_random']:.2f})"

@@ -54,7 +54,10 @@ def distill(
         str, typer.Option("--test", help="rows to measure on; without them a part of the texts is held out")
     ] = "",
     teacher: Annotated[
-        str, typer.Option("--teacher", help="another model that teaches: a folder (fine-tuned, LoRA merged) or a hub name")
+        str,
+        typer.Option(
+            "--teacher", help="another model that teaches: a folder (fine-tuned, LoRA merged, a classifier) or a hub name"
+        ),
     ] = "",
     teacher_prompt: Annotated[str, typer.Option("--teacher-prompt", help="a stored prompt that teaches, on its base")] = "",
     teacher_url: Annotated[
@@ -128,6 +131,9 @@ def show(result: "DistillResult") -> None:
         metrics = metrics_in(result.scored.json)
         scored = {"student": result.scored.json, f"teacher: {result.teacher}": result.teacher_scored.json}
         print_table("", ["score", *metrics], [[n, *(score_text(s, m) for m in metrics)] for n, s in scored.items()])
+    if (lost := found["lost"]) is not None:
+        bounds = f"{lost['low']:+.3f} to {lost['high']:+.3f}"
+        print(f"lost: {lost['value']:+.3f} {lost['metric']} ({bounds}), teacher − student on the same {lost['rows']} texts")
     _show_request(found["request"])
     for key, reason in result.reasons.items():
         print(f"  {key}: {reason}")

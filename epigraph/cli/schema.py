@@ -248,6 +248,7 @@ SCHEMAS = {
             "start": _object(FIDELITY),
             "scores": {"anyOf": [SCORES, {"type": "null"}]},
             "teacher_scores": {"anyOf": [SCORES, {"type": "null"}]},
+            "lost": {"type": ["object", "null"]},
             "request": _object({"tokens": _MAP, "seconds": {"type": "object", "additionalProperties": NUMBER}}),
             "cost": _MAP,
             "settings": _MAP,
@@ -272,7 +273,8 @@ SCHEMAS = {
             "card": {"type": "array", "items": _object({"field": TEXT, "first": {}, "second": {}})},
             "similarity": {"type": ["object", "null"]},
         },
-        {"answers": _object(CHANGES | {"differs": {"type": "array", "items": _MAP}}, LABELLED | {"p_mcnemar": NUMBER})},
+        {"not_compared": TEXT}
+        | {"answers": _object(CHANGES | {"differs": {"type": "array", "items": _MAP}}, LABELLED | {"p_mcnemar": NUMBER})},
     ),
     "library verify": _object(
         {},

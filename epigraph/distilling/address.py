@@ -1,4 +1,7 @@
-"""A model at an OpenAI-style address: one kind of request, ``POST …/v1/completions``, with retries and clear refusals.
+"""A model at an OpenAI-style address, with retries and clear refusals.
+
+    POST …/v1/completions           a text to go on with         ``complete``
+    POST …/v1/chat/completions      a message to answer          ``chat``
 
 The key is read from $OPENAI_API_KEY, goes into one header, and nowhere else: redirects are not followed, so that it reaches
 nobody but the address that was named.
@@ -53,57 +56,66 @@ class Address:
     @property
     def endpoint(self) -> str:
         """The whole address; "/v1" may be given or left out."""
-        bare = self.url.rstrip("/")
-        bare = bare.removesuffix("/completions")
+        bare = self.url.rstrip("/").removesuffix("/completions").removesuffix("/chat")
         return f"{bare}/completions" if bare.endswith("/v1") else f"{bare}/v1/completions"
 
+    @property
+    def chat_endpoint(self) -> str:
+        """Where messages are answered."""
+        return self.endpoint.removesuffix("/completions") + "/chat/completions"
+
     def complete(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to one request. Refused for a refusal, FetchFailed where nothing or nonsense comes back."""
+        """The answer to a text. Refused for a refusal, FetchFailed where nothing or nonsense comes back."""
+        return self._post(self.endpoint, asked)
+
+    def chat(self, text: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a text that is a user's message; raises as ``complete``."""
+        return self._post(self.chat_endpoint, {"messages": [{"role": "user", "content": text}], **asked})
+
+    def _post(self, endpoint: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         body = json.dumps({"model": self.model, **asked}).encode()
         headers = {"content-type": "application/json"}
         if key := os.environ.get(KEY):
             headers["authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self.endpoint, data=body, headers=headers, method="POST")  # noqa: S310 (checked)
+        request = urllib.request.Request(endpoint, data=body, headers=headers, method="POST")  # noqa: S310 (checked)
         for attempt in range(TRIES):
             try:
                 with _opener().open(request, timeout=TIMEOUT) as answer:
-                    return self._read(answer.read())
+                    return self._read(answer.read(), endpoint)
             except urllib.error.HTTPError as error:
                 if error.code not in AGAIN or attempt == TRIES - 1:
-                    raise self._refused(error) from None
+                    raise self._refused(error, endpoint) from None
                 pause = _asked_pause(error.headers)
             except (OSError, HTTPException) as error:
                 if attempt == TRIES - 1:
-                    raise self._unreachable(error) from error
+                    raise self._unreachable(error, endpoint) from error
                 pause = None
             time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt if pause is None else pause))
         raise AssertionError("the last try raises")
 
-    def _read(self, content: bytes) -> dict[str, Any]:
+    def _read(self, content: bytes, endpoint: str) -> dict[str, Any]:
         try:
             found = json.loads(content)
         except ValueError:
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("choices"), list):
-            raise FetchFailed(
-                f"{self.endpoint} answered with something that is no completion.", "Is it an OpenAI-style address?"
-            )
+            raise FetchFailed(f"{endpoint} answered with something that is no completion.", "Is it an OpenAI-style address?")
         return found
 
-    def _refused(self, error: urllib.error.HTTPError) -> Refused:
+    def _refused(self, error: urllib.error.HTTPError, endpoint: str) -> Refused:
         with error:
             said = " ".join(error.read(4096).decode(errors="replace").split())[:MOST_SHOWN]
         hints = {401: f"Check the key in ${KEY}.", 403: f"Check the key in ${KEY}.", 404: "Check its name and address."}
         return Refused(
             error.code,
-            f"model {self.model!r} at {self.endpoint} refused with status {error.code}: {said or error.reason}.",
+            f"model {self.model!r} at {endpoint} refused with status {error.code}: {said or error.reason}.",
             hints.get(error.code, "See what it says."),
         )
 
-    def _unreachable(self, error: Exception) -> FetchFailed:
+    def _unreachable(self, error: Exception, endpoint: str) -> FetchFailed:
         reason = getattr(error, "reason", None) or error
         return FetchFailed(
-            f"{self.endpoint} does not answer: {reason}.",
+            f"{endpoint} does not answer: {reason}.",
             "Check --teacher-url; what was answered before is kept, and the same command goes on from there.",
         )
 

@@ -38,14 +38,19 @@ class Choices:
         return own | loop | {"template": self.task.template.text}
 
 
-def choose(config: DistillConfig, task: Task, texts: int, *, plain: str = "", carried: Carried | None = None) -> Choices:
-    """Settle every setting for so many texts. ``plain`` is why the base takes vectors only, where it does."""
+def choose(
+    config: DistillConfig, task: Task, texts: int, *, plain: str = "", carried: Carried | None = None, stays: str = ""
+) -> Choices:
+    """Settle every setting for so many texts. ``plain`` is why the base takes vectors only, where it does, ``stays`` why an
+    old prompt could not be carried over, where there is one."""
     reasons: dict[str, str] = {}
     mapped = config.start != START_TEXT and carried is not None
     if config.start == START_MAPPED and carried is None:
         raise ConfigError(
-            "start 'mapped' was asked, but there is no prompt that can be carried over.",
-            "Name one of vectors with --from, or leave --start out.",
+            f"start 'mapped' was asked, but {stays or 'there is no prompt that can be carried over'}.",
+            "Leave --start out: the student starts from a text, and the old prompt teaches."
+            if stays
+            else "Name one with --from, or leave --start out.",
         )
     kind = config.kind or (PLAIN_KIND if plain else DEFAULT_KIND)
     if plain and KINDS[kind].start_form is KeyValue:
@@ -60,7 +65,8 @@ def choose(config: DistillConfig, task: Task, texts: int, *, plain: str = "", ca
         if isinstance(carried.forms[0], KeyValue) or config.length is None:
             length = carried.forms[0].length
     else:
-        reasons["start"] = "text: what the teacher reads, or the task's own words, compressed"
+        text = "what the teacher reads, or the task's own words, compressed"
+        reasons["start"] = f"text: {stays}; so {text}, and the old prompt teaches" if stays else f"text: {text}"
     if not config.place:
         reasons["place"] = "where the old prompt stands" if mapped else "first: where a hard prompt stands"
     if not config.kind:

@@ -8,12 +8,15 @@ Whatever can be wrong without the base is found before the base is loaded.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from epigraph.base import Base, load_base
+from epigraph.base.classifier import is_classifier, load_classifier
+from epigraph.base.load import model_folder
 from epigraph.distilling.address import Address
+from epigraph.distilling.classifier import classifier_teacher
 from epigraph.distilling.remote import RemoteTeacher
 from epigraph.distilling.result import DistillResult
 from epigraph.distilling.runs import described
@@ -35,6 +38,7 @@ from epigraph.tuning.surroundings import Stage, Surroundings
 
 RUNS = ".runs"
 Note = Callable[[str], None]
+Loaded = TypeVar("Loaded")
 PATHS = ("task", "hard_prompt", "examples", "texts", "test")
 
 
@@ -206,19 +210,38 @@ class _Teachers:
         if self.stored is not None:
             theirs = self._engine(job.teacher or base_of(self.stored.card), engine, self.stored)
             return prompt_teacher(PromptModel(self.stored, theirs.base, engine=theirs), self.task, top=top)
+        if job.teacher and is_classifier(_found(lambda: model_folder(job.teacher, self.note))):
+            return self._classifier()
         theirs = self._engine(job.teacher, engine) if job.teacher else engine
         if self.hard or self.shown:
             return hard_prompt_teacher(theirs, self.task, self.hard, examples=self.shown, output_tokens=self.tokens, top=top)
         return model_teacher(theirs, self.task, output_tokens=self.tokens, top=top)
 
+    def _classifier(self) -> Teacher:
+        job = self.job
+        if self.hard or self.shown:
+            raise InputError(
+                f"teacher {job.teacher} is a classifier, which reads the text alone, but a hard prompt was given for it.",
+                "Leave --hard-prompt and --shots out.",
+            )
+        return classifier_teacher(
+            load_classifier(job.teacher, dtype=job.dtype, device=job.device, note=self.note), self.task
+        )
+
     def _engine(self, name: str, own: Engine, stored: StoredPrompt | None = None) -> Engine:
         if stored is not None and stored.card.base.fingerprint == own.base.fingerprint:
             return own
-        try:
-            base: Base = load_base(name, dtype=self.job.dtype, device=self.job.device, note=self.note)
-        except NotFound as error:
-            raise NotFound(f"the teacher's base is not here: {error.message}", "Pass --teacher with its folder.") from error
+        job = self.job
+        base: Base = _found(lambda: load_base(name, dtype=job.dtype, device=job.device, note=self.note))
         return own if base.fingerprint == own.base.fingerprint else Engine(base, keep=False)
+
+
+def _found(load: Callable[[], Loaded]) -> Loaded:
+    """What is loaded of a teacher; NotFound says that it is the teacher that is not here."""
+    try:
+        return load()
+    except NotFound as error:
+        raise NotFound(f"the teacher's base is not here: {error.message}", "Pass --teacher with its folder.") from error
 
 
 def _faults(*splits: Split | None) -> list[str]:

@@ -3,6 +3,8 @@
     agreement   share of equal answers (labels, or texts that are equal)      κ   beyond chance; that of a constant answer is 0
     divergence  mean KL of the label distributions, in nats                   overlap   mean ROUGE-L of the texts
 
+    lost        score of the teacher − score of the student, paired, where right answers are known
+
 and what a request costs before and after: tokens that are read, and the median seconds of one request alone.
 """
 
@@ -25,10 +27,12 @@ from epigraph.methods import judge
 from epigraph.methods.shots import with_prefix_read
 from epigraph.methods.solver import PromptedBase
 from epigraph.metrics import Interval
+from epigraph.metrics.paired import row_metric
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
 REQUESTS, WARM_UP = 9, 2
+COMPARED = ("accuracy", "macro_f1", "exact_match", "rouge_l", "bleu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,32 @@ def compare(solver: PromptedBase, rows: Sequence[Row], taught: Sequence[Taught],
         divergence=float(apart.mean()),
         **common,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """teacher − student in the metric ``metric`` on the same ``rows`` texts, with its paired interval; above 0: lost."""
+
+    difference: Interval
+    metric: str
+    rows: int
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The contract's object."""
+        return asdict(self.difference) | {"metric": self.metric, "rows": self.rows}
+
+
+def lost_of(
+    task: Task, rows: Sequence[Row], student: Scores | None, teacher: Scores | None, *, seed: int = 0
+) -> Lost | None:
+    """What was lost on these labelled rows; None where there are none. Metrics that are not compared row by row: accuracy."""
+    if student is None or teacher is None:
+        return None
+    references = judge.references_of(rows)
+    metric = task.metric if task.metric in COMPARED else "accuracy"
+    ours, theirs = (row_metric(metric, one.truth, one.predicted, references) for one in (student, teacher))
+    return Lost(difference=metrics.paired_bootstrap(ours, theirs, len(rows), seed=seed), metric=metric, rows=len(rows))
 
 
 def score_teacher(task: Task, rows: Sequence[Row], taught: Sequence[Taught], *, split: str, seed: int) -> Scores:

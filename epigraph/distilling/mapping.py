@@ -25,6 +25,7 @@ MOST_ROWS, SHARE_OF_HIDDEN = 64, 0.5  # rows that a vector is made of: no more t
 RIDGE = 1e-6  # in units of the rows' mean squared length
 SAME_TABLE = 0.9  # mean cosine of the rows from which two bases count as copies
 TRIED = 512
+AXES = {"hidden": "hidden size", "layers": "layers", "heads": "key/value heads", "head_size": "head size"}
 SPACES = ("Ġ", "▁")  # how byte-level and sentence-piece tokenizers write a space
 ROWS_AT_ONCE = 8192
 
@@ -43,7 +44,7 @@ def carry(old: Base, forms: Sequence[Form], new: Base) -> Carried | None:
 
     Raises Unsupported where vectors would have to go through a vocabulary of which both bases share nothing.
     """
-    if same_axes(old, new) and same_words(old, new) and tables_agree(old, new):
+    if not difference(old, new):
         return Carried(forms=list(forms), how="as it is: both bases have the same axes, words and table", kept=1.0)
     if not all(isinstance(form, Embedded) for form in forms):
         return None
@@ -62,9 +63,22 @@ def carry(old: Base, forms: Sequence[Form], new: Base) -> Carried | None:
     return Carried(forms=[Embedded(vectors) for vectors, _ in found], how=how, kept=kept)
 
 
+def difference(old: Base, new: Base) -> str:
+    """In words, what keeps one base from being a fine-tuned copy of the other; "" where nothing does."""
+    if not same_axes(old, new):
+        differ = [name for name in AXES if getattr(old, name) != getattr(new, name)]
+        said = ", ".join(f"{AXES[name]} {getattr(old, name)} and {getattr(new, name)}" for name in differ)
+        return f"{old.name} and {new.name} have other axes: {said}"
+    if not same_words(old, new):
+        return f"{old.name} and {new.name} have other vocabularies"
+    if not tables_agree(old, new):
+        return f"the embedding tables of {old.name} and {new.name} do not agree"
+    return ""
+
+
 def same_axes(old: Base, new: Base) -> bool:
     """Whether the forms of one have the shapes that the other takes."""
-    return all(getattr(old, name) == getattr(new, name) for name in ("hidden", "layers", "heads", "head_size"))
+    return all(getattr(old, name) == getattr(new, name) for name in AXES)
 
 
 def same_words(old: Base, new: Base) -> bool:

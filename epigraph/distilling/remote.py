@@ -2,9 +2,12 @@
 
     labels, by echo      every label behind the text, echoed with its log probabilities; where labels part, the log softmax over
                          the tokens that lead on: what ``tasks/trie.py`` computes of a base that is here
-    labels, by the top   where echo is refused: the likeliest first tokens of the answer, each given to the label that begins so;
-                         a label that is not among them gets the least of theirs
+    labels, by the top   where echo is refused: the likeliest first tokens of the answer, each given to the label that begins so,
+                         whatever its case and spaces; what several labels begin with is shared among them as their own tokens
+                         are; a label that is not among them gets the least of theirs
     generation           the greedy text
+
+Where completions are refused (status 400 or 404: most hosted models only chat), the same text is asked as a user's message.
 
 What is found is made to sum to one over the labels. The model reads the hard prompt before every row, and nothing but text goes
 over the wire, so it may have any vocabulary.
@@ -14,6 +17,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from epigraph.distilling.address import Address, Refused
 from epigraph.distilling.taught import Taught, of_logs
@@ -26,8 +31,11 @@ TEXTS_A_REQUEST = 16
 MOST_TOP = (20, 5)  # alternatives asked for; OpenAI gives at most 5
 TAIL = 32  # characters by which an echo is known
 PART_OF_A_CHARACTER = "\ufffd"
+Top = list[tuple[str, float]]  # tokens with their log probabilities
 Echo = list[tuple[str, float]]  # tokens with their log probabilities; that of the first is not known and counts as 0
 LEAST_REST = 1e-9
+MOST_SHARED = 0.5  # of the probability of all labels' tokens: above it the first tokens do not tell the labels apart
+ONLY_CHATS = (400, 404)
 NO_ECHO = (400, 404, 405, 415, 422, 501)
 
 
@@ -41,6 +49,7 @@ class RemoteTeacher:
     together: int = TOGETHER
     vocabulary: Mapping[str, int] | None = None
     echoes: bool = field(default=True, init=False)
+    chats: bool = field(default=False, init=False)
 
     @property
     def name(self) -> str:
@@ -81,15 +90,22 @@ class RemoteTeacher:
         if self.hard.task.writes:
             self._write([row])
         else:
-            self.address.complete({"prompt": self.hard.ask(row), "max_tokens": 1, "temperature": 0})
+            self._first_token(row)
 
     def tokens(self, rows: Sequence[Row]) -> float | None:
         """Tokens that one request reads, as the address counts them; None where it does not say."""
         some = rows[:4]
-        found = [self.address.complete({"prompt": self.hard.ask(r), "max_tokens": 1, "temperature": 0}) for r in some]
+        found = [self._first_token(row) for row in some]
         counts = [(one.get("usage") or {}).get("prompt_tokens") for one in found]
         known = [count for count in counts if isinstance(count, int)]
         return sum(known) / len(known) if known else None
+
+    def _first_token(self, row: Row) -> Mapping[str, Any]:
+        return self._asked(self.hard.ask(row), {"max_tokens": 1, "temperature": 0})
+
+    def _asked(self, text: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The answer to one text, in the way that this address takes."""
+        return self.address.chat(text, request) if self.chats else self.address.complete({"prompt": text, **request})
 
     # ---- labels ------------------------------------------------------------------------------------------------------
 
@@ -113,53 +129,81 @@ class RemoteTeacher:
         return [_echo_of(choice, text) for choice, text in zip(choices, texts, strict=True)]
 
     def _by_top(self, row: Row) -> Taught:
-        top = self._top(row)
         words = [self.hard.say(one).strip() for one in self.hard.task.labels.values()]
-        least = min(top.values())
-        found = {i: [log for token, log in top.items() if _begins(token, one)] for i, one in enumerate(words)}
-        shared = [token for token in top if sum(_begins(token, one) for one in words) > 1]
-        if shared:
+        try:
+            return of_logs(first_token_logs(self._top(row), words))
+        except _Shared as shared:
             raise Unsupported(
                 f"{self.name} does not echo, and its likeliest tokens do not tell the labels apart: several begin with "
-                f"{shared[0]!r}.",
+                f"{str(shared)!r}.",
                 "Give the labels words that begin differently, under [labels] in the task TOML.",
-            )
-        return of_logs([max(logs, default=least) for logs in found.values()])
+            ) from None
 
-    def _top(self, row: Row) -> dict[str, float]:
+    def _top(self, row: Row) -> Top:
         """The likeliest first tokens of the answer with their log probabilities."""
-        for count in MOST_TOP:
-            request = {"prompt": self.hard.ask(row), "max_tokens": 1, "logprobs": count, "temperature": 0}
+        text = self.hard.ask(row)
+        try:
+            return self._likeliest(text)
+        except Refused as refusal:
+            if self.chats or refusal.status not in ONLY_CHATS:
+                raise self._without(str(refusal.message)) from refusal
+            self.chats = True
             try:
-                (choice,) = _in_order(self.address.complete(request), 1, self.name)
+                return self._likeliest(text)
+            except Refused as other:
+                self.chats = False
+                raise self._without(f"{refusal.message} {other.message}") from other
+
+    def _likeliest(self, text: str) -> Top:
+        for count in MOST_TOP:
+            said = {"logprobs": True, "top_logprobs": count} if self.chats else {"logprobs": count}
+            try:
+                (choice,) = _in_order(self._asked(text, {"max_tokens": 1, "temperature": 0, **said}), 1, self.name)
             except Refused as refusal:
                 if refusal.status in NO_ECHO and count != MOST_TOP[-1]:
                     continue
-                raise self._without(str(refusal.message)) from refusal
-            found = ((choice.get("logprobs") or {}).get("top_logprobs") or [None])[0]
-            if isinstance(found, dict) and found:
-                return {str(token): float(log) for token, log in found.items()}
+                raise
+            if found := _top_of(choice):
+                return found
             break
         raise self._without("its answers hold none")
 
     def _without(self, why: str) -> Unsupported:
         return Unsupported(
             f"{self.name} gives no log probabilities, without which no distribution over labels is known: {why}.",
-            "Choose an address of /v1/completions with logprobs (epigraph serve, vLLM, llama.cpp), or a model in a folder.",
+            "Choose an address that gives logprobs (epigraph serve, vLLM, llama.cpp, hosted models that chat), or a model in a folder.",
         )
 
     # ---- generation --------------------------------------------------------------------------------------------------
 
     def _write(self, rows: Sequence[Row]) -> list[str]:
-        request: dict[str, Any] = {
-            "prompt": [self.hard.ask(row) for row in rows],
-            "max_tokens": self.output_tokens,
-            "temperature": 0,
-        }
+        texts = [self.hard.ask(row) for row in rows]
+        request: dict[str, Any] = {"max_tokens": self.output_tokens, "temperature": 0}
         if self.hard.task.stop:
             request["stop"] = list(self.hard.task.stop)
-        choices = _in_order(self.address.complete(request), len(rows), self.name)
-        return [str(choice.get("text") or "").strip() for choice in choices]
+        if not self.chats:
+            try:
+                choices = _in_order(self.address.complete({"prompt": texts, **request}), len(rows), self.name)
+                return [str(choice.get("text") or "").strip() for choice in choices]
+            except Refused as refusal:
+                if refusal.status not in ONLY_CHATS:
+                    raise
+                return self._chatted(texts, request, refusal)
+        return self._chatted(texts, request)
+
+    def _chatted(self, texts: Sequence[str], request: Mapping[str, Any], refused: Refused | None = None) -> list[str]:
+        """The answers to messages, one a request; ``refused`` is why no completions are asked, where that is new."""
+        try:
+            answers = [self.address.chat(text, request) for text in texts]
+        except Refused as other:
+            raise (refused if refused is not None and other.status in ONLY_CHATS else other) from other
+        self.chats = True
+        choices = [_in_order(answer, 1, self.name)[0] for answer in answers]
+        return [str((choice.get("message") or {}).get("content") or "").strip() for choice in choices]
+
+
+class _Shared(Exception):
+    """Several labels begin with this token, which holds most of their probability."""
 
 
 class _NoEcho(Exception):
@@ -218,7 +262,45 @@ def _descend(among: list[int], depth: int, echoes: Sequence[Echo], found: list[f
             _descend(group, depth + 1, echoes, found)
 
 
-def _begins(token: str, words: str) -> bool:
-    """Whether a first token is the beginning of these words."""
+def _top_of(choice: Mapping[str, Any]) -> Top:
+    """The likeliest first tokens of an answer: a mapping where a text was completed, a list where a message was answered."""
+    logprobs = choice.get("logprobs") or {}
+    found = (logprobs.get("top_logprobs") or [None])[0]
+    if isinstance(found, dict):
+        return [(str(token), float(log)) for token, log in found.items()]
+    first = (logprobs.get("content") or [{}])[0]
+    return [(str(one["token"]), float(one["logprob"])) for one in first.get("top_logprobs") or []]
+
+
+def first_token_logs(top: Top, words: Sequence[str]) -> list[float]:
+    """For the words of each label, log of the probability that the likeliest tokens give them, all spellings together.
+
+    A token that several labels begin with is split among them as their own tokens are. _Shared where that is most of all.
+    """
+    least = min(log for _, log in top)
+    of = {token: _beginning(token, words) for token, _ in top}
+    own = [_sum([log for token, log in top if of[token] == [i]], least) for i in range(len(words))]
+    shared = [(log, token) for token, log in top if len(of[token]) > 1]
+    told = _sum([log for token, log in top if len(of[token]) == 1], -math.inf)
+    if shared and _sum([log for log, _ in shared], -math.inf) > told + math.log(MOST_SHARED / (1 - MOST_SHARED)):
+        raise _Shared(max(shared)[1])
+    parts = [[one] for one in own]
+    for log, token in shared:
+        among = of[token]
+        whole = _sum([own[i] for i in among], -math.inf)
+        for i in among:
+            parts[i].append(log + own[i] - whole)
+    return [_sum(logs, least) for logs in parts]
+
+
+def _sum(logs: Sequence[float], default: float) -> float:
+    return float(np.logaddexp.reduce(np.asarray(logs, dtype=np.float64))) if logs else default
+
+
+def _beginning(token: str, words: Sequence[str]) -> list[int]:
+    """Which of these words begin with a token, whatever its case, unless that is all that tells them apart."""
+    folded = [one.casefold() for one in words]
     bare = token.strip()
-    return bool(bare) and words.startswith(bare)
+    if len(set(folded)) == len(folded):
+        words, bare = folded, bare.casefold()
+    return [i for i, one in enumerate(words) if bare and one.startswith(bare)]

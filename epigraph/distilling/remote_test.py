@@ -11,7 +11,7 @@ import pytest
 
 from epigraph.distilling import address as addresses
 from epigraph.distilling.address import Address
-from epigraph.distilling.remote import RemoteTeacher, tree_logs
+from epigraph.distilling.remote import RemoteTeacher, first_token_logs, tree_logs
 from epigraph.distilling.written import HardPrompt
 from epigraph.errors import ConfigError, FetchFailed, Unsupported
 from epigraph.tasks.row import Row
@@ -35,6 +35,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Se
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                asked["path"] = self.path
                 seen.append((asked, self.headers.get("authorization", "")))
                 status, body = answer(asked)
                 self.send_response(status)
@@ -79,7 +80,7 @@ def test_without_echo_the_likeliest_first_tokens_are_read(serve: Any, monkeypatc
 
     url, seen = serve(answer)
     found = teacher(url).teach(ROWS)
-    assert [math.exp(log) for log in found[0].logs] == pytest.approx([0.2 / 0.7, 0.5 / 0.7])  # bad, good
+    assert [math.exp(log) for log in found[0].logs] == pytest.approx([0.2 / 0.8, 0.6 / 0.8])  # bad, good
     assert [("echo" in asked, asked["model"], key) for asked, key in seen[:2]] == [
         (True, "big", "Bearer secret"),
         (False, "big", "Bearer secret"),
@@ -145,6 +146,66 @@ def test_generation_needs_no_log_probabilities(serve: Any) -> None:
     assert [one.text for one in writer.teach(ROWS)] == ["said 0", "said 1"]
     assert seen[0][0]["prompt"] == ["Write: cc\nAnswer:", "Write: dd\nAnswer:"]
     assert seen[0][0]["max_tokens"] == 7
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_where_completions_are_refused_it_is_asked_as_a_chat(serve: Any, status: int) -> None:
+    """Most hosted models only chat, and none of them could teach."""
+
+    def answer(asked: dict[str, Any]) -> Answer:
+        if asked["path"] != "/v1/chat/completions":
+            return status, {"error": {"message": "this model only chats"}}
+        if not asked.get("logprobs"):
+            return 200, {"choices": [{"message": {"content": " Good, I say. "}}], "usage": {"prompt_tokens": 9}}
+        top = [{"token": "Good", "logprob": math.log(0.6)}, {"token": "BAD", "logprob": math.log(0.2)}]
+        return 200, {"choices": [{"logprobs": {"content": [{"token": "Good", "top_logprobs": top}]}}]}
+
+    url, seen = serve(answer)
+    labels = teacher(url)
+    assert [math.exp(log) for log in labels.teach(ROWS)[0].logs] == pytest.approx([0.25, 0.75])
+    assert seen[-1][0]["messages"] == [{"role": "user", "content": "Good or bad?\n\ndd\nLabel:"}]
+    refused = sum(asked["path"] == "/v1/completions" for asked, _ in seen)
+    labels.teach(ROWS)
+    assert labels.tokens(ROWS) == 9
+    assert sum(asked["path"] == "/v1/completions" for asked, _ in seen) == refused  # asked once, not at every row
+    task = Task.from_rows(["a", "b"], ["x", "y"], kind="generation")
+    hard = HardPrompt(task=task, text="Write: {text}")
+    for where in (url, f"{url}/v1/chat/completions"):
+        writer = RemoteTeacher(address=Address(url=where, model="big"), hard=hard, output_tokens=7)
+        assert [one.text for one in writer.teach(ROWS)] == ["Good, I say."] * 2
+
+
+def test_where_it_neither_completes_nor_chats(serve: Any) -> None:
+    url, _ = serve(lambda _asked: (404, {"error": {"message": "no such model"}}))
+    with pytest.raises(Unsupported, match=r"v1/completions refused with status 404.*v1/chat/completions refused"):
+        teacher(url).teach(ROWS)
+
+
+def test_all_spellings_of_a_label_count_and_what_labels_share_is_split() -> None:
+    """One improbable token that two labels begin with, anywhere among twenty, ended a distilling of thousands of texts; and of
+    " Good" and " good" only the likelier counted, the capital not at all."""
+
+    def found(top: dict[str, float], *words: str) -> list[float]:
+        return [math.exp(log) for log in first_token_logs([(token, math.log(p)) for token, p in top.items()], words)]
+
+    assert found({" Good": 0.3, "good": 0.2, " GO": 0.1, " bad": 0.3, "x": 0.01}, "good", "bad") == pytest.approx([0.6, 0.3])
+    shared = {" billing": 0.6, " bank": 0.2, " b": 0.08, "B": 0.001}
+    assert found(shared, "billing", "bank") == pytest.approx([0.6 + 0.081 * 0.75, 0.2 + 0.081 * 0.25])
+    assert found({" A": 0.7, " a": 0.2}, "a", "A") == pytest.approx([0.2, 0.7])  # told apart by their case alone
+    assert found({" up": 0.9, "x": 0.05}, "up", "down") == pytest.approx([0.9, 0.05])
+
+
+def test_labels_whose_first_token_is_the_same_are_refused(serve: Any) -> None:
+    def answer(asked: dict[str, Any]) -> Answer:
+        top = {" b": -0.1, " bad": -4.0, " good": -5.0}
+        return 200, {"choices": [{"text": "b", "logprobs": None if asked.get("echo") else {"top_logprobs": [top]}}]}
+
+    url, _ = serve(answer)
+    task = Task.from_rows(["a", "b", "c"], ["bad", "bored", "good"])
+    asked = RemoteTeacher(address=Address(url=url, model="big"), hard=HardPrompt(task=task, text="?"), output_tokens=4)
+    asked.echoes = False
+    with pytest.raises(Unsupported, match="do not tell the labels apart: several begin with ' b'"):
+        asked.teach(ROWS)
 
 
 def test_labels_of_echoes_are_a_tree() -> None:

@@ -15,8 +15,8 @@ from epigraph.base import Base
 from epigraph.cost import Meter, peak_memory
 from epigraph.distilling.answers import ask_all, identity_hash
 from epigraph.distilling.choices import Choices, choose
-from epigraph.distilling.fidelity import Fidelity, alone, compare, costs_of, score_teacher, seconds_a_request
-from epigraph.distilling.mapping import Carried, carry
+from epigraph.distilling.fidelity import Fidelity, alone, compare, costs_of, lost_of, score_teacher, seconds_a_request
+from epigraph.distilling.mapping import Carried, carry, difference
 from epigraph.distilling.objective import AnswerImitation, LabelImitation
 from epigraph.distilling.result import DistillResult
 from epigraph.distilling.runs import create, resume
@@ -36,6 +36,7 @@ from epigraph.tasks.row import Row
 from epigraph.tasks.rows import row_of
 from epigraph.tasks.split import split_validation
 from epigraph.tasks.task import Task
+from epigraph.tuning.diagnosis import repeated_rows
 from epigraph.tuning.loop import Loop, Moment
 from epigraph.tuning.result import TunedPrompt
 from epigraph.tuning.run import Run, rows_hash
@@ -92,8 +93,11 @@ def distill(
     engine = engine or Engine(base)
     tokens = output_tokens or room_for_outputs(base, task)
     teacher = as_teacher(teacher, engine, task, config, tokens)
-    carried = _carried(teacher, base, config)
-    choices = choose(config, task, len(parts[0]), plain=engine.plain, carried=carried)
+    findings = list(repeated_rows([*parts[0], *parts[1]], parts[2], "test")) if tests else []
+    for finding in findings:
+        around.note(f"warning: {finding}")
+    carried, stays = _carried(teacher, base, config)
+    choices = choose(config, task, len(parts[0]), plain=engine.plain, carried=carried, stays=stays)
     student = begin(
         engine,
         choices.task,
@@ -127,6 +131,7 @@ def distill(
             seconds=(meter.seconds, asked_seconds),
             meter=meter,
             parents=parents,
+            findings=findings,
         )
     )
 
@@ -175,13 +180,16 @@ def _row(task: Task, given: Given) -> Row:
     return Row(fields={names[0]: given}) if isinstance(given, str) else row_of(given, task.columns, names)
 
 
-def _carried(teacher: Teacher, base: Base, config: DistillConfig) -> Carried | None:
-    """The first values that a stored prompt gives, where they are wanted and can be had."""
+def _carried(teacher: Teacher, base: Base, config: DistillConfig) -> tuple[Carried | None, str]:
+    """The first values that a stored prompt gives, where they are wanted and can be had, and else why they cannot."""
     if config.start == START_TEXT or not isinstance(teacher, BaseTeacher) or not teacher.is_prompt:
-        return None
+        return None, ""
     solver = teacher.solver
-    forms = plain_forms(solver.forms, "carrying a prompt to another base")
-    return carry(solver.engine.base, forms[: solver.template.blocks], base)
+    forms, old = plain_forms(solver.forms, "carrying a prompt to another base"), solver.engine.base
+    if found := carry(old, forms[: solver.template.blocks], base):
+        return found, ""
+    why = "the old prompt could not be carried over: it is keys and values, which go to a fine-tuned copy of their base only"
+    return None, f"{why}, and {difference(old, base)}"
 
 
 def _run(solver: PromptedBase, choices: Choices, around: Surroundings, name: str, describe: Mapping[str, Any]) -> Run | None:
@@ -263,6 +271,7 @@ class _Made:
     seconds: tuple[float, float]
     meter: Meter
     parents: Sequence[str]
+    findings: Sequence[str]
 
 
 def _finish(made: _Made) -> DistillResult:
@@ -304,6 +313,7 @@ def _finish(made: _Made) -> DistillResult:
         split=texts.split,
         scored=scored,
         teacher_scored=theirs,
+        lost=lost_of(solver.task, [row for row, _ in texts.labelled], scored, theirs, seed=seed),
         request=request,
         cost=cost,
         settings=settings,
@@ -371,7 +381,7 @@ def _said(found: Fidelity, split: str) -> str:
 
 
 def _warnings(made: _Made, found: Fidelity) -> list[str]:
-    solver, warnings = made.solver, []
+    solver, warnings = made.solver, list(made.findings)
     if found.constant_agreement == 1.0:
         warnings.append(
             f"the teacher answers {found.constant!r} to every text: agreement says nothing, and kappa is 0 by definition"

@@ -3,7 +3,7 @@
     rows → answers: log p(label), or the greedy text with the likeliest tokens at each place
 
 A model that was fine-tuned for the task (all its weights, or with a LoRA merged into them) reads the task's template alone.
-A model at an address is in ``remote``.
+A model with a classification head of its own is in ``classifier``, one at an address in ``remote``.
 """
 
 import hashlib

@@ -14,6 +14,7 @@ DEFAULT_KIND, PLAIN_KIND = "kv", "token"
 EXAMPLES_SEEN = {"classification": 6000, "ordinal": 6000, "multilabel": 6000, "choice": 6000, "generation": 2500}
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "generation": 16}
+EXAMPLES, EXAMPLES_LENGTH = "examples", KINDS["context"].default_length or 128  # few rows fit into less
 MOST_VALIDATIONS = 16
 BATCHES = ((200, 16), (600, 32), (math.inf, 64))
 MANY_LABELS, MANY_LABELS_BATCH = 20, 32
@@ -79,11 +80,15 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         reasons["readings"] = f"{readings}: {why}"
     placed = laid_out(task, place, readings)
     _check_something_follows(placed)
-    length = config.length or own.default_length or LENGTHS[task.kind]
+    _check_shared(config, placed, kind)
+    length, of = (own.default_length, kind) if own.default_length else (LENGTHS[task.kind], task.kind)
+    if config.start == EXAMPLES and own.default_length is None:
+        length, of = EXAMPLES_LENGTH, f"a start from {EXAMPLES}, which are kept whole"
+    length = config.length or length
     batch = config.batch or _batch(rows, task)
     epochs = config.epochs or _epochs(rows, task)
     if config.length is None:
-        reasons["length"] = f"{length} vectors a block: the default for {kind if own.default_length else task.kind}"
+        reasons["length"] = f"{length} vectors a block: the default for {of}"
     if config.batch is None:
         reasons["batch"] = f"{batch} examples a step for {rows} training rows"
     if config.epochs is None:
@@ -138,6 +143,15 @@ def _kind(config: TuneConfig, plain: str) -> str:
             f"Pass --kind {PLAIN_KIND}, or leave --kind out.",
         )
     return kind
+
+
+def _check_shared(config: TuneConfig, task: Task, kind: str) -> None:
+    """Blocks that depend on the input are not shared: a prompt of one is mixed anew in every place."""
+    if config.share_blocks and task.template.blocks > 1 and KINDS[kind].needs_query:
+        raise Unsupported(
+            f"--share-blocks was asked, but the vectors of kind {kind!r} depend on the input, and those are not shared.",
+            "Leave --share-blocks out, or choose another --kind.",
+        )
 
 
 def _readings(config: TuneConfig, task: Task, place: str, plain: str) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 import pytest
 
 from epigraph.config import TuneConfig
-from epigraph.errors import ConfigError, TaskError
+from epigraph.errors import ConfigError, TaskError, Unsupported
 from epigraph.prompts import KINDS
 from epigraph.tasks.task import Task
 from epigraph.tuning.choices import FEWEST_EPOCHS, MOST_EPOCHS, choose
@@ -80,3 +80,20 @@ def test_what_cannot_be() -> None:
     ends = Task.from_rows(["a", "b"] * 2, ["x", "y"] * 2, template="{text}{prompt}")
     with pytest.raises(TaskError, match="nothing stands after it, so the base has no token to answer from"):
         choose(TuneConfig(), ends, 10)
+
+
+def test_a_start_from_examples_has_room_for_them() -> None:
+    """With the default of 8 vectors no training row fitted, and ``--start examples`` alone was refused."""
+    choices = choose(TuneConfig(start="examples"), TASK, 100)
+    assert (choices.kind, choices.length) == ("kv", 128)
+    assert choices.reasons["length"].startswith("128 vectors a block: the default for a start from examples")
+    assert choose(TuneConfig(start="examples", length=40), TASK, 100).length == 40
+
+
+def test_blocks_that_depend_on_the_input_are_not_shared() -> None:
+    """``--kind pool --share-blocks`` ended with an assertion in the middle of a tuning, as if it were our fault."""
+    two = Task.from_rows(["a", "b"] * 2, ["x", "y"] * 2, template="{prompt}{text}{prompt}\nIs:")
+    with pytest.raises(Unsupported, match=r"the vectors of kind 'pool' depend on the input.*Leave --share-blocks out"):
+        choose(TuneConfig(kind="pool", share_blocks=True), two, 10)
+    assert choose(TuneConfig(kind="kv", share_blocks=True), two, 10).share_blocks
+    assert not choose(TuneConfig(kind="pool", share_blocks=True), TASK, 10).share_blocks

@@ -3,12 +3,14 @@
 before the first step: what the rows, the labels and the template show        ``diagnose_rows``
 after the last: what the loss, the prompt's norm and the answers show         ``diagnose``
 
-growth = ‖θ‖ / ‖θ₀‖, both in units of the start's rms, which for vectors is that of the embedding table's rows. A prompt that
+growth = ‖θ‖ / ‖θ₀‖, both in units of the start's rms, which for vectors is that of the embedding table's rows. Where offsets
+from a start are trained, θ₀ = 0, and growth = 1 + ‖θ‖ / √n for n of them: what they add to a start of rms 1. A prompt that
 learns grows to one and a half to four times its start; Lester et al. 2021 (section 7) and Bailey et al. 2023
 (https://arxiv.org/abs/2310.03213) describe prompts that end far outside the table. What is seen once is no proof: each
 finding says what it saw.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,9 +47,15 @@ class Training:
     @classmethod
     def of(cls, loop: Loop) -> "Training":
         """What this loop shows."""
-        growth = loop.last_norm / loop.start_norm if loop.start_norm else 1.0
         losses = [float(found[4]) for found in loop.state.history]
-        return cls(losses=losses, growth=growth, rollbacks=loop.state.rollbacks, rate=loop.settings.rate)
+        return cls(losses=losses, growth=_growth(loop), rollbacks=loop.state.rollbacks, rate=loop.settings.rate)
+
+
+def _growth(loop: Loop) -> float:
+    if loop.start_norm:
+        return loop.last_norm / loop.start_norm
+    numbers = sum(parameter.numel() for parameter in loop.optimiser.parameters)
+    return 1 + loop.last_norm / math.sqrt(max(1, numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,19 +160,21 @@ def _noise(answers: Answers) -> str:
 
 
 def _repeated(parts: Parts) -> Iterable[str]:
+    return repeated_rows(parts.all, parts.final, parts.split) if parts.split in ("test", "holdout") else ()
+
+
+def repeated_rows(learned: Sequence[Row], final: Sequence[Row], split: str) -> Iterable[str]:
     """Rows of the final score that training has seen, word by word or but for case and spaces."""
-    if parts.split not in ("test", "holdout"):
-        return
-    exact = {_fields(row) for row in parts.all}
-    loose = {_normal(row) for row in parts.all}
-    same = [row for row in parts.final if _fields(row) in exact]
-    alike = [row for row in parts.final if _normal(row) in loose and _fields(row) not in exact]
+    exact = {_fields(row) for row in learned}
+    loose = {_normal(row) for row in learned}
+    same = [row for row in final if _fields(row) in exact]
+    alike = [row for row in final if _normal(row) in loose and _fields(row) not in exact]
     for rows, how in ((same, "also train"), (alike, "also train but for case and spaces")):
         if rows:
             lines = [str(row.line) for row in rows if row.line][:FEW]
             where = f" (lines {', '.join(lines)}{' …' if len(rows) > FEW else ''})" if lines else ""
             yield (
-                f"{len(rows)} of {len(parts.final)} {parts.split} rows {how}{where}: the score is too good. "
+                f"{len(rows)} of {len(final)} {split} rows {how}{where}: the score is too good. "
                 f"Take them out of one of the two."
             )
 

@@ -106,6 +106,14 @@ def test_answers_that_are_cut_off(engine: Engine) -> None:
     )
 
 
+@pytest.mark.parametrize(("rate", "warned"), [(1e-9, True), (0.05, False)])
+def test_offsets_from_a_context_are_seen_to_move(engine: Engine, rate: float, warned: bool) -> None:
+    """They begin at nothing, and growth was 1.0 wherever they went: every flat loss was blamed on too low a rate."""
+    config = TuneConfig(kind="context", rate=rate, epochs=3, length=96, budget="1", validation=0.2)
+    found = tune(engine.base, TASK, config, engine=engine)
+    assert any("the learning rate is too low" in warning for warning in found.warnings) is warned
+
+
 class Spelling:
     """A base that reads words of a vocabulary whole and all else letter by letter."""
 

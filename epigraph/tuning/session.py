@@ -39,7 +39,7 @@ from epigraph.tuning.search.choosing import seconds_again
 from epigraph.tuning.search.costs import Costs, seconds_a_token, timed_step
 from epigraph.tuning.spot import settle_start
 from epigraph.tuning.start import make_prompt
-from epigraph.tuning.start.values import TEXT
+from epigraph.tuning.start.values import TEXT, can_start
 from epigraph.tuning.start.words import word_ids
 from epigraph.tuning.surroundings import Surroundings
 from epigraph.tuning.training import Trained, train
@@ -229,8 +229,10 @@ def _trials(
 
 
 def _differs(engine: Engine, choices: Choices, trial: Trial) -> bool:
-    """Whether a trial fits beside the rows, and does not start where another does under another name."""
+    """Whether a trial fits beside the rows, can be started, and does not start where another does under another name."""
     if trial.length > max(choices.length, engine.base.context // SHARE_OF_CONTEXT):
+        return False
+    if not can_start(engine, trial.start, trial.length):
         return False
     if trial.start == choices.start or trial.start != "labels":
         return True

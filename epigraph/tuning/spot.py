@@ -1,6 +1,9 @@
-"""The start ``nearest``: a short trial of this task, and the stored prompt that is most like it.
+"""Starts from stored prompts. ``nearest``: a short trial of this task, and the stored prompt that is most like it.
 
 trial: 64 training rows, 3 epochs, from the text start ─► rank ─► prompt:NAME@VERSION, pinned in the run
+
+A prompt that starts from a stored one has its length: keys and values cannot be cut or repeated, since each was computed
+behind those before it, and vectors that learned together are not cut unasked.
 
 Source: Vu et al. 2022 (SPoT), section 3, https://arxiv.org/abs/2110.07904; how similar two prompts are: ``start.nearest``.
 """
@@ -11,7 +14,7 @@ from dataclasses import replace
 from epigraph.engine import Engine
 from epigraph.errors import ConfigError
 from epigraph.methods import PromptedBase
-from epigraph.prompts import Dependent, Form
+from epigraph.prompts import Dependent, Form, KeyValue
 from epigraph.tuning.choices import Choices
 from epigraph.tuning.data import Parts
 from epigraph.tuning.loop import Loop, Settings
@@ -19,16 +22,22 @@ from epigraph.tuning.objective import make_objective
 from epigraph.tuning.run import Run
 from epigraph.tuning.start import make_prompt
 from epigraph.tuning.start.nearest import no_source, rank
+from epigraph.tuning.start.values import PROMPT
 from epigraph.tuning.surroundings import Surroundings
 
 TRIAL_ROWS, TRIAL_EPOCHS, TRIAL_BATCH, WATCHED_ROWS = 64, 3, 16, 16
 
 
 def settle_start(engine: Engine, choices: Choices, parts: Parts, around: Surroundings) -> Choices:
-    """The choices with the nearest stored prompt as start where that was asked; a run to resume has chosen already.
+    """The choices with the nearest stored prompt as start where that was asked, and the length of the one that is started from.
 
-    ConfigError where no stored prompt can be started from.
+    ConfigError where no stored prompt can be started from, or one of keys and values has another length than was asked.
     """
+    return _with_its_length(_settled(engine, choices, parts, around), around)
+
+
+def _settled(engine: Engine, choices: Choices, parts: Parts, around: Surroundings) -> Choices:
+    """The start settled; a run to resume has chosen already."""
     if around.resume is not None:
         then = Run.open(around.resume).description
         start, reason = then["settings"]["start"], then["reasons"].get("start")
@@ -47,7 +56,27 @@ def _nearest(engine: Engine, choices: Choices, parts: Parts, around: Surrounding
     if others:
         reason += f" (next: {others[0].reference}, {others[0].similarity:.2f})"
     around.note(f"start: {reason}")
-    return _pinned(choices, f"prompt:{best.reference}", reason)
+    return _pinned(choices, f"{PROMPT}{best.reference}", reason)
+
+
+def _with_its_length(choices: Choices, around: Surroundings) -> Choices:
+    """The length of the stored prompt, where one is the start. A length that was not asked for has a reason."""
+    if not choices.start.startswith(PROMPT) or around.forms_of is None:
+        return choices
+    name = choices.start.removeprefix(PROMPT)
+    form = next(iter(around.forms_of(name)))
+    if form.length == choices.length:
+        return choices
+    if "length" in choices.reasons:
+        reasons = {**choices.reasons, "length": f"{form.length} vectors a block: those of {name}"}
+        return replace(choices, length=form.length, reasons=reasons)
+    if isinstance(form, KeyValue):
+        raise ConfigError(
+            f"a length of {choices.length} was asked, but {name} holds keys and values of {form.length}, which cannot be cut or "
+            "repeated.",
+            f"Leave --length out, or pass --length {form.length}.",
+        )
+    return choices
 
 
 def _pinned(choices: Choices, start: str, reason: str) -> Choices:

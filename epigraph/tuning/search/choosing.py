@@ -8,7 +8,7 @@ from epigraph.config import TuneConfig, parse_budget
 from epigraph.tuning.choices import Choices
 from epigraph.tuning.search.costs import Costs
 from epigraph.tuning.search.halving import epochs_of_all
-from epigraph.tuning.search.space import MOST_TRIALS, candidates, default_trials, near_trials, numbered, voters
+from epigraph.tuning.search.space import MOST_TRIALS, candidates, default_trials, near_trials, numbered, other_trials, voters
 from epigraph.tuning.search.trial import Trial
 
 
@@ -59,7 +59,9 @@ def choose_trials(
         return Chosen(trials=voters(config, choices), reason=f"{config.ensemble}, which all vote")
     near = [trial for trial in near_trials(config, choices, rows) if differs(trial)]
     if budget is not None:
-        return Chosen(trials=numbered(near, budget), reason=f"{budget}, as asked")
+        others = other_trials(config, choices, plain=plain) if budget > len(near) else []
+        more = [trial for trial in others if trial not in near and differs(trial)]
+        return Chosen(trials=numbered([*near, *more], budget), reason=f"{budget}, as asked")
     count, reason = default_trials(choices, rows, plain=plain)
     if len(near) < count:
         return Chosen(trials=near, reason=f"{len(near)}: all that was not asked for")

@@ -1,7 +1,8 @@
 """Which trials a search tries, the most promising first.
 
     trials = rates × lengths × starts × epochs              around the defaults, by how far from them
-             + token, first, both …                         with time to spend: the base reads every text anew at every step
+             + token, first, both …                         with time or trials to spend: the base reads every text anew at
+                                                            every step
 
 A setting that was asked for has one value only. Source of the values: this project's own measurements (``benchmarks/``):
 with 16 to 300 rows the rate, the length and the start move the score by up to 20 points, with 1,000 rows by few.
@@ -13,8 +14,9 @@ from itertools import product
 
 from epigraph.config import TuneConfig
 from epigraph.prompts import KINDS
-from epigraph.tuning.choices import Choices
+from epigraph.tuning.choices import EXAMPLES, Choices
 from epigraph.tuning.search.trial import Trial
+from epigraph.tuning.start.values import PROMPT
 
 RATES, LENGTHS = (1.0, 2.5, 0.4, 6.0), (1, 4)  # in units of the defaults
 STARTS = ("text", "labels")
@@ -40,9 +42,9 @@ def near_trials(config: TuneConfig, choices: Choices, rows: int) -> list[Trial]:
     """Trials around the defaults over the same frozen states, the defaults first."""
     own, loop = KINDS[choices.kind], choices.loop
     rates = RATES if config.rate is None else (1.0,)
-    lengths = LENGTHS if config.length is None and own.default_length is None else (1,)
-    free_start = not config.start and own.default_start == STARTS[0] and choices.task.knows_labels and rows <= FEW_ROWS
-    starts = STARTS if free_start else (choices.start,)
+    free_length = config.length is None and own.default_length is None and not _settles_length(choices.start)
+    lengths = LENGTHS if free_length else (1,)
+    starts = STARTS if rows <= FEW_ROWS and _free_start(config, choices) else (choices.start,)
     epochs = EPOCHS if config.epochs is None and rows <= FEWEST_ROWS else (1.0,)
     sizes = [range(len(values)) for values in (epochs, starts, lengths, rates)]
     ranks = sorted(product(*sizes), key=lambda at: (sum(at), at))
@@ -60,11 +62,26 @@ def near_trials(config: TuneConfig, choices: Choices, rows: int) -> list[Trial]:
 
 
 def other_trials(config: TuneConfig, choices: Choices, *, plain: bool) -> list[Trial]:
-    """Other kinds and places, each at its own rate: only where neither was asked for."""
+    """Other kinds and places, each at its own rate, and another start: only of what was not asked for.
+
+    An ensemble has none: its members answer from one template. A start from a stored prompt keeps its kind.
+    """
+    if config.ensemble > 1:
+        return []
+    first = near_trials(config, choices, FEW_ROWS + 1)[0]
+    starts = [replace(first, start=start) for start in STARTS if _free_start(config, choices) and start != first.start]
+    return [*_other_kinds(config, choices, first, plain=plain), *starts]
+
+
+def _free_start(config: TuneConfig, choices: Choices) -> bool:
+    own = KINDS[choices.kind]
+    return not config.start and own.default_start == STARTS[0] and choices.task.knows_labels
+
+
+def _other_kinds(config: TuneConfig, choices: Choices, first: Trial, *, plain: bool) -> list[Trial]:
     if config.kind or config.place or config.portable or plain:
         return []
     scale = choices.loop.rate / KINDS[choices.kind].default_rate
-    first = near_trials(config, choices, FEW_ROWS + 1)[0]
     return [
         replace(
             first,
@@ -74,7 +91,13 @@ def other_trials(config: TuneConfig, choices: Choices, *, plain: bool) -> list[T
             loop=first.loop if config.rate is not None else replace(first.loop, rate=KINDS[kind].default_rate * scale),
         )
         for kind, place in OTHERS
+        if kind == choices.kind or not choices.start.startswith(PROMPT)
     ]
+
+
+def _settles_length(start: str) -> bool:
+    """Whether a start has a length of its own: that of a stored prompt, or of the rows that are kept whole."""
+    return start == EXAMPLES or start.startswith(PROMPT)
 
 
 def numbered(trials: Sequence[Trial], count: int) -> list[Trial]:
@@ -93,7 +116,7 @@ def candidates(config: TuneConfig, choices: Choices, rows: int, *, plain: bool) 
     """All trials that a budget in seconds may try, in the order in which it does: other kinds after the first few."""
     near = near_trials(config, choices, rows)
     yield from near[:4]
-    yield from other_trials(config, choices, plain=plain)
+    yield from (trial for trial in other_trials(config, choices, plain=plain) if trial not in near)
     yield from near[4:]
 
 

@@ -56,10 +56,41 @@ def test_everything_asked_is_no_search() -> None:
 
 
 def test_a_number_of_trials_goes_on_with_other_seeds() -> None:
-    found = chosen(1000, budget="3", rate=0.1, length=4).trials
+    found = chosen(1000, budget="3", rate=0.1, length=4, kind="kv", start="text").trials
     assert [trial.loop.seed for trial in found] == [0, 1, 2]
     assert [trial.loop.seed for trial in chosen(1000, ensemble=3).trials] == [0, 1, 2]
     assert len(chosen(1000, trials=5).trials) == 5
+
+
+def test_a_number_of_trials_tries_kinds_places_and_starts_before_other_seeds() -> None:
+    """``--budget 12`` tuned the first four of eight settings again at another seed, and no other kind, place or start."""
+    found = chosen(1000, budget="14").trials
+    assert {trial.loop.seed for trial in found[:13]} == {0}
+    assert [(trial.kind, trial.place, trial.start) for trial in found[8:13]] == [
+        ("token", "template", "text"),
+        ("kv", "first", "text"),
+        ("token", "first", "text"),
+        ("kv", "both", "text"),
+        ("kv", "template", "labels"),
+    ]
+    assert (found[13], found[13].loop.seed) == (replace(found[0], loop=found[13].loop), 1)
+    assert {trial.kind for trial in chosen(1000, budget="14", kind="kv").trials} == {"kv"}
+    assert {trial.place for trial in chosen(1000, budget="14", place="last").trials} == {"last"}
+    assert {trial.place for trial in chosen(1000, budget="14", ensemble=2).trials} == {
+        "template"
+    }  # members share a template
+    few = chosen(150, budget="20").trials
+    assert len(set(few)) == 20  # 16 around the defaults, the labels' start among them, and four other kinds and places
+
+
+def test_starts_that_have_a_length_are_tried_at_it() -> None:
+    """A stored prompt of keys and values was "tried" at four times its length, which was the same prompt again."""
+    for start in ("prompt:routing@1", "examples"):
+        config = TuneConfig(start=start)
+        choices = choose(config, TASK, 1000)
+        trials = [*near_trials(config, choices, 1000), *other_trials(config, choices, plain=False)]
+        assert {trial.length for trial in trials} == {choices.length}
+        assert ({trial.kind for trial in trials} == {"kv"}) is start.startswith("prompt:")
 
 
 def test_a_time_takes_what_fits_and_names_what_does_not() -> None:

@@ -28,13 +28,17 @@ def long_form(engine: Engine, file: Path, length: int, wanted: type[Form]) -> Fo
 
     Raises NotFound or DataError where the file has no text or fewer tokens than vectors.
     """
-    base = engine.base
-    ids = base.tokenize(read_text(file))[: base.context]
+    ids = text_ids(engine, file)
     if len(ids) < length:
         raise DataError(
             f"{file} has {len(ids)} tokens, but {length} vectors shall start from it.", "Give a longer text, or a --length."
         )
     return compressed(engine, ids, length, wanted)
+
+
+def text_ids(engine: Engine, file: Path) -> list[int]:
+    """The tokens of a file that the base can read. NotFound or DataError where it has no text."""
+    return engine.base.tokenize(read_text(file))[: engine.base.context]
 
 
 def compressed(engine: Engine, ids: Sequence[int], length: int, wanted: type[Form]) -> Form:

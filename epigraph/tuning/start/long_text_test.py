@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from epigraph.base.toy import toy_base
+from epigraph.config import TuneConfig
 from epigraph.engine import Engine
 from epigraph.errors import DataError, NotFound
 from epigraph.prompts import Embedded, KeyValue
+from epigraph.tasks.task import Task
+from epigraph.tuning import tune
 from epigraph.tuning.start.long_text import long_form, spread
 
 
@@ -57,3 +60,12 @@ def test_no_text_is_no_start(engine: Engine, tmp_path: Path) -> None:
         long_form(engine, tmp_path / "t.txt", 8, KeyValue)
     with pytest.raises(NotFound, match="no file"):
         long_form(engine, tmp_path / "none.txt", 8, KeyValue)
+
+
+def test_a_longer_trial_that_nobody_asked_for_is_left_out(engine: Engine, tmp_path: Path) -> None:
+    """A text of 20 tokens starts 8 vectors well, but the search tried 32 besides, and "32 vectors shall start from it" ended it."""
+    (tmp_path / "t.txt").write_text("twenty bytes of text")
+    task = Task.from_rows([f"text {i}" for i in range(20)], ["good", "bad"] * 10, template="{text}{prompt}\nIs:")
+    wide = Engine(toy_base(), keep=False)
+    found = tune(wide.base, task, TuneConfig(start=f"text:{tmp_path / 't.txt'}", epochs=1, keep="soft"), engine=wide)
+    assert {trial["length"] for trial in found.trials} == {8}

@@ -22,7 +22,7 @@ from epigraph.prompts.init import resize, sample_vocabulary
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tuning.start.examples import Context, draw_context
-from epigraph.tuning.start.long_text import long_form
+from epigraph.tuning.start.long_text import long_form, text_ids
 from epigraph.tuning.start.words import word_vectors
 
 FormsOf = Callable[[str], Sequence[Form]]
@@ -65,6 +65,11 @@ def make_prompt(
     )
     prompt = wanted.begin([_at_hand(form) for form in forms], supply)
     return Repeated(prompt, task.template.blocks) if share_blocks else prompt
+
+
+def can_start(engine: Engine, start: str, length: int) -> bool:
+    """Whether there is a start of so many vectors: a text may have fewer tokens."""
+    return not start.startswith(TEXT) or len(text_ids(engine, Path(start.removeprefix(TEXT)))) >= length
 
 
 def _table_rows(engine: Engine, count: int, seed: int) -> Float[Tensor, "S H"]:
