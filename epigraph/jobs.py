@@ -21,15 +21,17 @@ from epigraph.errors import BaseMismatch, EpigraphError, InputError, NameRefused
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Library, StoredPrompt, check_name, import_array, import_peft
 from epigraph.library.array import is_array
-from epigraph.methods import ZERO_SHOT
+from epigraph.methods import ZERO_SHOT, PromptedBase
 from epigraph.methods.calibration import calibrate, check_calibration
 from epigraph.methods.hard import instruction_in_place
+from epigraph.methods.shortened import shortened_note
 from epigraph.model import PromptModel, base_of, facts
 from epigraph.prompts import Form, plain_forms
 from epigraph.routing import AutoModel, Router, learn_route, read_router
 from epigraph.routing import open_auto as load_auto
 from epigraph.tasks.hub import is_hub
 from epigraph.tasks.task import Task
+from epigraph.tasks.template import Template
 from epigraph.tasks.text_file import read_text
 from epigraph.tuning import Surroundings, TuneResult, tune
 from epigraph.tuning.choices import choose
@@ -221,15 +223,14 @@ def evaluate_prompt(
         check_calibration(task, calibration)
     rows = task.read_rows(data, strict=strict)
     model = open_prompt(stored, base=base, device=device, dtype=dtype, note=note, keep=True)
+    shortened = shortened_note(model.method, rows.rows, strict=strict)
     meter, engine = Meter(), model.method.engine
     if calibration:
         model.calibrate(calibration, rows.rows)
     scored = evaluate(model.method, rows.rows, split="test")
     cost = {"seconds": round(meter.seconds, 1), "flops": engine.flops, **meter.energy()}
     kept = ("trained_parameters", "kept_parameters", "kept_bytes", "added_tokens")
-    build = ZERO_SHOT.get(stored.card.settings.get("hard_prompt", ""), instruction_in_place)
-    hard = build(engine, model.task, model.method.output_tokens)
-    hard = hard.with_threshold(float(stored.card.settings.get("hard_threshold", model.task.threshold)))
+    hard, other = _hard_prompt(stored.card, model)
     how = calibration or (model.method.shift.how if model.method.shift else "")
     hard = calibrate(hard, how, rows.rows) if how else hard
     unseen = model.task.unseen_labels(rows)
@@ -239,6 +240,7 @@ def evaluate_prompt(
     if rows.faults:
         some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in rows.faults[:5])
         warnings.append(f"{len(rows.faults)} rows were skipped: {some}")
+    warnings += filter(None, [shortened, other])
     return Evaluation(
         card=stored.card,
         scored=scored,
@@ -247,6 +249,27 @@ def evaluate_prompt(
         cost=cost | {name: stored.card.cost[name] for name in kept if name in stored.card.cost},
         warnings=warnings,
     )
+
+
+def _hard_prompt(card: Card, model: PromptModel) -> tuple[PromptedBase, str]:
+    """The hard prompt that the tuning measured, and what to say where another must stand for it.
+
+    Before the row the instruction goes with the template as it was written: there a row is said once.
+    """
+    name = card.settings.get("hard_prompt", "")
+    build = ZERO_SHOT.get(name, instruction_in_place)
+    task = model.task
+    written = card.settings.get("hard_template")
+    if written and build is not instruction_in_place:
+        task = replace(task, template=Template(written))
+    hard = build(model.method.engine, task, model.method.output_tokens)
+    threshold = float(card.settings.get("hard_threshold", task.threshold))
+    instead = (
+        f"the hard prompt of the tuning was {name}, whose examples are not kept: the instruction alone stands for it"
+        if name and name not in ZERO_SHOT
+        else ""
+    )
+    return hard.with_threshold(threshold), instead
 
 
 def import_foreign(path: Path, *, name: str | None, task: str, base: str, library: Path, note: Note) -> Card:

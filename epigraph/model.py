@@ -31,7 +31,8 @@ Given = str | Mapping[str, Any] | Row
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The answer to one row: ``label`` (or a choice) with all ``probabilities``, ``labels`` where there may be several, or
-    ``output``. ``label`` is None where it abstains. ``choice`` is the number of a choice among the row's, from 0.
+    ``output``. ``label`` is None where it abstains. ``choice`` is the number of a choice among the row's, from 0. ``line`` is
+    where the row stands in its file, from 1; 0 where there is none.
     """
 
     fields: Mapping[str, str]
@@ -41,16 +42,18 @@ class Prediction:
     abstained: bool = False
     labels: tuple[str, ...] | None = None
     choice: int | None = None
+    line: int = 0
 
     @property
     def json(self) -> dict[str, Any]:
         """The contract's object."""
+        asked: dict[str, Any] = ({"line": self.line} if self.line else {}) | {"fields": dict(self.fields)}
         if self.output is not None:
-            return {"fields": dict(self.fields), "output": self.output}
+            return asked | {"output": self.output}
         probabilities = {"probabilities": dict(self.probabilities or {})}
         if self.labels is not None:
-            return {"fields": dict(self.fields), "labels": list(self.labels)} | probabilities
-        found: dict[str, Any] = {"fields": dict(self.fields), "label": self.label} | probabilities
+            return asked | {"labels": list(self.labels)} | probabilities
+        found: dict[str, Any] = asked | {"label": self.label} | probabilities
         found |= {} if self.choice is None else {"choice": self.choice}
         return found | ({"abstained": True} if self.abstained else {})
 
@@ -85,7 +88,7 @@ class PromptModel:
 
     def calibrate(self, how: str, rows: Sequence[Given] = ()) -> None:
         """Answer with calibrated probabilities from here on; ``rows``, for ``prior``, need no labels."""
-        self.method = calibrate(self.method, how, [self._row(given) for given in rows])
+        self.method = calibrate(self.method, how, [self.row(given) for given in rows])
 
     def predict(self, rows: Sequence[Given], *, min_confidence: float = 0.0) -> list[Prediction]:
         """One prediction a row; a label less probable than ``min_confidence`` is withheld."""
@@ -96,12 +99,13 @@ class PromptModel:
     ) -> Iterator[Prediction]:
         """Predictions in order, computed ``together`` rows at a time as they arrive."""
         source = iter(rows)
-        while chunk := [self._row(given) for given in islice(source, together)]:
+        while chunk := [self.row(given) for given in islice(source, together)]:
             yield from self._answers(chunk, min_confidence)
             if not self.method.engine.store.keep:
                 self.method.engine.store.forget()
 
-    def _row(self, given: Given) -> Row:
+    def row(self, given: Given) -> Row:
+        """What was given as a row of the task. DataError where a field or the choices are missing."""
         names = self.task.template.fields
         if isinstance(given, Row):
             return given
@@ -117,7 +121,7 @@ class PromptModel:
     def _answers(self, rows: Sequence[Row], min_confidence: float) -> Iterator[Prediction]:
         if self.task.writes:
             for row, output in zip(rows, self.method.outputs(rows), strict=True):
-                yield Prediction(fields=row.fields, output=output)
+                yield Prediction(fields=row.fields, output=output, line=row.line)
             return
         yield from read_off(self.method.task, rows, self.method.probabilities(rows), min_confidence)
 
@@ -134,7 +138,7 @@ def _prediction(task: Task, row: Row, answer: judge.Answer, scores: Sequence[flo
     probabilities = dict(zip(names, scores[: len(names)], strict=True))
     if isinstance(answer, tuple):
         kept = tuple(label for label in answer if probabilities[label] >= min_confidence)
-        return Prediction(fields=row.fields, labels=kept, probabilities=probabilities)
+        return Prediction(fields=row.fields, labels=kept, probabilities=probabilities, line=row.line)
     sure = probabilities[answer] >= min_confidence
     return Prediction(
         fields=row.fields,
@@ -142,6 +146,7 @@ def _prediction(task: Task, row: Row, answer: judge.Answer, scores: Sequence[flo
         probabilities=probabilities,
         abstained=not sure,
         choice=row.choices.index(answer) if row.choices and sure else None,
+        line=row.line,
     )
 
 

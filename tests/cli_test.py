@@ -290,6 +290,16 @@ def test_predict_answers_texts_and_files_in_order(cli: Any, shelf: Path, library
     assert float(probability) == pytest.approx(answer.lines[0]["probabilities"][label], abs=1e-3)
 
 
+def test_answers_of_a_file_say_their_line_though_rows_are_skipped(cli: Any, library: Path, tmp_path: Path) -> None:
+    """A skipped row left no trace, so that answers could not be put beside their rows."""
+    new = tmp_path / "gaps.csv"
+    new.write_text("text,number\n" + "".join(f"{f'row {i}' if i != 2 else ''},{i}\n" for i in range(30)))
+    answer = cli("predict", "routing", "--file", new, "--json")
+    assert [line["line"] for line in answer.lines] == [2, 3, *range(5, 32)]
+    assert "1 rows were skipped: line 4: empty text" in answer.err
+    assert "its rows are answered by --file" in cli("predict", "routing", new).err
+
+
 def test_predict_withholds_what_it_is_not_sure_of(cli: Any, library: Path) -> None:
     answer = cli("predict", "routing", "one", "--min-confidence", "1", "--json")
     check(answer.lines[0], schema_of(cli, "predict"))

@@ -1,6 +1,7 @@
 """From a data file to a stored prompt that predicts: on a toy base, through the command line and through Python."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from epigraph.base.fingerprint import weights_hash
 from epigraph.base.toy import VOCABULARY, toy_tokenizer
 from epigraph.config import TuneConfig
 from epigraph.engine import Engine
+from epigraph.errors import DataError
 from epigraph.jobs import TuneJob, run_job
 from epigraph.library import Library
 from epigraph.methods import best_few_shot
@@ -373,16 +375,26 @@ def test_two_fields_and_numbers_as_labels(cli: Any, toy_flags: list[str], learns
     assert answer["fields"] == {"premise": "3 x", "hypothesis": "aa"}
 
 
-def test_long_rows_are_shortened_and_counted(engine: Engine, make_csv: Any, tmp_path: Path) -> None:
-    """The toy reads 512 bytes: the text loses its end, the cue and the labels stay, and it is said how many rows."""
+def test_long_rows_are_shortened_counted_and_named(engine: Engine, make_csv: Any, tmp_path: Path) -> None:
+    """The toy reads 512 bytes: the text loses its end, the cue and the labels stay, and it is said how many and where."""
     data = tmp_path / "long.csv"
-    data.write_text("text,label\n" + "".join(f"{'aZ'[i % 2] * (700 if i < 4 else 9)}{i},{'mn'[i % 2]}\n" for i in range(24)))
-    result = tuned(engine, Task.from_file(data), epochs=1)
+
+    def write(long: int) -> Task:
+        lines = (f"{'aZ'[i % 2] * (700 if i < long else 9)}{i},{'mn'[i % 2]}\n" for i in range(24))
+        data.write_text("text,label\n" + "".join(lines))
+        return Task.from_file(data)
+
+    task = write(1)
+    result = tuned(engine, task, epochs=1)
     (said,) = [w for w in result.warnings if "at their longest field" in w]
-    assert said.startswith("4 of 24 rows were shortened at their longest field to fit ")
-    rows = result.model.method.encode(Task.from_file(data).train.rows)
+    assert re.fullmatch(r"1 of 24 rows were shortened at their longest field to fit \d+ tokens \(lines 2\)", said)
+    rows = result.model.method.encode(task.train.rows)
     cue = rows[5].segments[-1]
     assert all(row.segments[-1] == cue and row.length <= 512 for row in rows)
+    with pytest.raises(DataError, match=r"1 of 24 rows would .*--strict allows none"):
+        tuned(engine, task, epochs=1, strict=True)
+    with pytest.raises(DataError, match=r"4 of 24 rows .*lines 2, 3, 4, 5\); at most 5% may be"):
+        tuned(engine, write(4), epochs=1)
 
 
 # ---- generation ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from epigraph.cli.options import LIBRARY, JsonFlag, LibraryFlag, examples
-from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, say, scores_rows, size_text
+from epigraph.cli.output import METRIC_NAMES, metrics_in, print_json, print_table, program, say, scores_rows, size_text
 from epigraph.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def _show(result: "DemoResult", library: str) -> None:
     for prediction in result.predictions:
         label, text = prediction["label"], next(iter(prediction["fields"].values()))
         print(f"  {label} ({prediction['probabilities'][label]:.2f})  {text}")
-    where = "" if library == "library" else f" --library {library}"
+    where, called = "" if library == "library" else f" --library {library}", program()
     print(
         f"\nThe same with your own file (columns are found by themselves):\n\n"
-        f"  epigraph tune yours.csv --name yours{where}\n"
-        f"  epigraph evaluate yours --data test.csv{where}\n"
-        f'  epigraph predict yours "a new text"{where}'
+        f"  {called} tune yours.csv --name yours{where}\n"
+        f"  {called} evaluate yours --data test.csv{where}\n"
+        f'  {called} predict yours "a new text"{where}'
     )

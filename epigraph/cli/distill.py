@@ -1,5 +1,6 @@
 """``epigraph distill``: a few vectors that answer as a long hard prompt, a larger model or another base's prompt does."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,12 +35,12 @@ EXAMPLES = examples(
 
 @with_settings(DistillConfig)
 def distill(
-    context: typer.Context,
     task: Annotated[
         str, typer.Argument(help="data file, task TOML or folder that has the labels; with --from not needed")
     ] = "",
     *,
     config: DistillConfig,
+    given: Collection[str] = (),
     texts: Annotated[str, typer.Option("--texts", help="file of texts to learn from; labels are not needed")] = "",
     name: Annotated[str, typer.Option("--name", help="name of the student; by default the task's")] = "",
     hard_prompt: Annotated[
@@ -81,7 +82,7 @@ def distill(
     from epigraph.distilling.errand import DistillJob, resume_job, run_job
 
     if resume is not None:
-        check_alone(context, "resume", besides=("library", "json"))
+        check_alone(given, "resume", besides=("library", "json"))
     if start_from and teacher_prompt:
         raise InputError("both --from and --teacher-prompt were given.", "Give one of them: either teaches.")
     if resume is not None:

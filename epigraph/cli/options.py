@@ -24,6 +24,7 @@ CalibrateFlag = Annotated[
     str, typer.Option("--calibrate", help="shift the probabilities: contextual (by empty inputs) or prior (by these texts)")
 ]
 LIBRARY = Path("library")
+CONTEXT = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 
 
 def examples(*lines: str) -> str:
@@ -31,28 +32,28 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def check_alone(context: typer.Context, flag: str, *, besides: Collection[str]) -> None:
-    """InputError where anything was given with ``flag`` that it would pass over in silence."""
-    passed = {name for name in context.params if _is_given(context, name)} - {flag, *besides}
+def check_alone(given: Collection[str], flag: str, *, besides: Collection[str]) -> None:
+    """InputError where anything was ``given`` with ``flag`` that it would pass over in silence."""
+    passed = sorted(set(given) - {flag, *besides})
     if passed:
-        names = ", ".join(name.upper() if name == "task" else f"--{name.replace('_', '-')}" for name in sorted(passed))
+        names = ", ".join(name.upper() if name.startswith("task") else f"--{name.replace('_', '-')}" for name in passed)
         raise InputError(f"--{flag} was given with {names}; what is gone on with knows its own.", f"Give --{flag} alone.")
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 def with_settings(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command one flag for each field of ``config``; it receives the finished config as ``config``."""
+    """Give a command one flag for each field of ``config``; it receives the finished config as ``config``, and as ``given``,
+    if it asks for that, the names of what the command line says."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "config"]
+        asked = inspect.signature(command, eval_str=True).parameters
+        own = [p for p in asked.values() if p.name not in ("config", "given")]
+        own = [CONTEXT, *own] if "given" in asked else own
         flags = [_flag(field, typing.get_type_hints(config)[field.name]) for field in dataclasses.fields(config)]
 
         @functools.wraps(command)
         def run(**values: Any) -> Any:
+            if (context := values.pop(CONTEXT.name, None)) is not None:
+                values["given"] = frozenset(name for name in context.params if _is_given(context, name))
             settings = {flag.name: values.pop(flag.name) for flag in flags}
             return command(**values, config=config(**settings))
 
@@ -61,6 +62,11 @@ def with_settings(config: type[Any]) -> Callable[[Callable[..., Any]], Callable[
         return run
 
     return decorate
+
+
+def _is_given(context: Any, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _flag(field: "dataclasses.Field[Any]", kind: Any) -> inspect.Parameter:

@@ -1,10 +1,14 @@
 """What commands print: JSON objects on standard output; messages, tables and progress for people."""
 
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+NAME = "epigraph"
 PIPED_WIDTH = 120
 """Columns of a table that is not shown on a terminal."""
 
@@ -26,6 +30,16 @@ METRIC_NAMES = {
 def say(message: str) -> None:
     """A line for people, on standard error."""
     print(message, file=sys.stderr, flush=True)
+
+
+def program() -> str:
+    """How this program was called, so that commands that are printed run where they are pasted."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py" and called.parent.name == NAME:
+        return f"python -m {NAME}"
+    found = shutil.which(NAME)
+    elsewhere = called.name == NAME and not (found and Path(found).resolve() == called.resolve())
+    return shlex.quote(sys.argv[0]) if elsewhere else NAME
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,9 @@
 
 import json as jsonlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +16,9 @@ from epigraph.errors import ConfigError, DataError, InputError
 if TYPE_CHECKING:
     from epigraph.model import Given, Prediction
     from epigraph.routing import AutoModel
+    from epigraph.tasks.row import Split
 
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
 EXAMPLES = examples(
     'epigraph predict routing "my card was swallowed" --min-confidence 0.8',
     "epigraph predict routing --file new.csv --json > answers.jsonl",
@@ -49,6 +53,7 @@ def predict(
     from epigraph.jobs import open_auto, open_prompt
     from epigraph.library import Library
     from epigraph.methods.calibration import check_calibration
+    from epigraph.methods.shortened import shortened_note
     from epigraph.model import task_of
 
     if not 0 <= min_confidence <= 1:
@@ -72,10 +77,15 @@ def predict(
     if calibrate:
         model.calibrate(calibrate, split.rows if split is not None else ())
     together = 64 if file or texts or not _is_live() else 1
-    rows = split.rows if split is not None else map(_given, texts) if texts else _lines()
-    if split is not None and split.faults:
-        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in split.faults[:5])
-        say(f"note: {len(split.faults)} rows were skipped: {some}")
+    rows: Iterable[Given] = map(_given, texts or ())
+    if split is not None:
+        rows = split.rows
+        _tell_faults(split)
+        if shortened := shortened_note(model.method, split.rows, strict=strict):
+            say(f"note: {shortened}")
+    elif not texts:
+        rows = (replace(model.row(given), line=number) for number, given in _lines())
+    _tell_file(texts or [])
     if not file and not texts and sys.stdin.isatty():
         say("texts are read from standard input, one a line; Ctrl-D ends")
     for prediction in model.stream(rows, min_confidence=min_confidence, together=together):
@@ -89,9 +99,11 @@ def _answer_routed(
     rows: Iterable[Given]
     if file:
         some = next(iter(auto.router.tasks.values())).prompt
-        rows = auto.prompt_of(some).task.read_rows(file, need_target=False, strict=strict).rows
+        split = auto.prompt_of(some).task.read_rows(file, need_target=False, strict=strict)
+        _tell_faults(split)
+        rows = split.rows
     else:
-        rows = map(_given, texts) if texts else _lines()
+        rows = map(_given, texts) if texts else (given for _, given in _lines())
     together = 64 if file or texts or not _is_live() else 1
     for routed in auto.stream(rows, min_confidence=min_confidence, together=together):
         if json:
@@ -105,13 +117,26 @@ def _is_live() -> bool:
     return not sys.stdin.seekable()
 
 
-def _lines() -> Iterator[str | Mapping[str, Any]]:
+def _tell_faults(split: "Split") -> None:
+    if split.faults:
+        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in split.faults[:5])
+        say(f"note: {len(split.faults)} rows were skipped: {some}")
+
+
+def _tell_file(texts: Sequence[str]) -> None:
+    """A file's name is answered as a text; whoever gave one most likely meant what is in it."""
+    if len(texts) == 1 and Path(texts[0]).suffix.lower() in FILES and Path(texts[0]).is_file():
+        say(f"note: {texts[0]!r} is answered as a text; its rows are answered by --file {texts[0]}")
+
+
+def _lines() -> Iterator[tuple[int, str | Mapping[str, Any]]]:
+    """The lines of standard input with their numbers; blank ones are left out."""
     read = 0
     try:
         for line in sys.stdin:
             read += 1
             if line.strip():
-                yield _given(line.rstrip("\r\n").removeprefix("\ufeff"))
+                yield read, _given(line.rstrip("\r\n").removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         raise DataError(
             f"standard input is not UTF-8: after line {read} comes the byte 0x{error.object[error.start]:02x}.",

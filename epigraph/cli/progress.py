@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from epigraph.cli.output import say
+from epigraph.cli.output import program, say
 
 if TYPE_CHECKING:
     from epigraph.tuning.loop import Moment
@@ -111,7 +111,7 @@ class Resumable(Progress):
         if self.folder is None:
             return ""
         where = shlex.join([str(self.folder), *(["--library", str(self.library)] if self.library else [])])
-        return f"go on with: epigraph {self.command} --resume {where}"
+        return f"go on with: {program()} {self.command} --resume {where}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         super().__exit__(kind, error, trace)

@@ -121,6 +121,7 @@ SCHEMAS = {
     "predict": _object(
         {"fields": {"type": "object", "additionalProperties": TEXT}},
         {
+            "line": _COUNT,
             "label": {"type": ["string", "null"]},
             "labels": _TEXTS,
             "choice": _COUNT,

@@ -1,6 +1,7 @@
 """``epigraph tune``: from a data file to a stored, scored prompt."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,10 +35,10 @@ TaskArgument = Annotated[str, typer.Argument(help="data file, task TOML, or fold
 
 @with_settings(TuneConfig)
 def tune(
-    context: typer.Context,
     task: TaskArgument = "",
     *,
     config: TuneConfig,
+    given: Collection[str] = (),
     name: Annotated[
         str | None, typer.Option("--name", help="name under which the prompt is stored; by default the task's")
     ] = None,
@@ -70,7 +71,7 @@ def tune(
     if start_from:
         config = _started_from(config, start_from)
     if resume is not None:
-        check_alone(context, "resume", besides=("library", "json"))
+        check_alone(given, "resume", besides=("library", "json"))
         job = resume_job(resume, library)
     elif not task:
         raise InputError(

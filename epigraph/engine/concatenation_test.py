@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from epigraph.base import Base, wrap_model
-from epigraph.base.toy import VOCABULARY, toy_tokenizer
+from epigraph.base.toy import VOCABULARY, toy_base, toy_tokenizer
 from epigraph.engine import Engine, Tree, generate
 from epigraph.engine.concatenation import label_chains, row_bytes, turning_length
 from epigraph.engine.plain import plain_states, whole_states
@@ -231,6 +231,17 @@ def test_one_pass_takes_no_more_rows_than_memory_holds(bloom: Engine) -> None:
     assert 1 <= bloom.rows_at_once([longer], 1) < bloom.rows_at_once([row], 1)
     assert bloom.rows_at_once([row], 4) <= bloom.rows_at_once([row], 1) // 4
     assert row_bytes(bloom.base, 10) == 4 * 2 * 10 * int(17 * 16 + 2.5 * 4 * 10)
+
+
+def test_a_step_with_a_prompt_first_takes_fewer_rows_than_one_with_it_last() -> None:
+    """What the backward pass keeps grows with the tokens that are computed: behind a prompt these are the whole text."""
+    engine = Engine(toy_base(), keep=False)
+    text = tuple(range(5, 205))
+    last, first = Encoded((text, (7,))), Encoded(((), (*text, 7)))
+    assert engine.rows_a_step([first], 1) < engine.rows_a_step([last], 1)
+    assert engine.rows_a_step([first], 4) <= engine.rows_a_step([first], 1) // 4
+    written = Encoded((text, (7,)), answer=(7,) * 100)
+    assert engine.rows_a_step([written], 1) < engine.rows_a_step([last], 1)
 
 
 def test_work_is_counted(bloom: Engine) -> None:

@@ -123,7 +123,7 @@ def explain(
         config=config,
         source=source,
         groups=chosen_groups,
-        text=model._row(text) if text is not None else None,  # the same reading of a text as predict has
+        text=model.row(text) if text is not None else None,  # the same reading of a text as predict has
         other=other,
         clock=Clock(config.budget),
     )

@@ -45,6 +45,12 @@ class Parts:
         return list(self.train) if self.folds or self.validation is self.train else [*self.train, *self.validation]
 
     @property
+    def each(self) -> list[Row]:
+        """Every row that is used for anything, once."""
+        own = self.split not in ("validation", "crossval")
+        return [*self.all, *(self.final if own else ())]
+
+    @property
     def learned(self) -> Sequence[Row]:
         """The rows that the prompt that is kept learns from: how many there are settles batch and epochs."""
         return self.all if self.refit else self.train

@@ -189,7 +189,7 @@ def _free_text(task: Task, parts: Parts) -> Iterable[str]:
 
 def _lost(solver: PromptedBase, parts: Parts) -> Iterable[str]:
     """Rows that were shortened so that the answer is no longer in them, or so many that it may be."""
-    rows = [*parts.all, *(() if parts.split in ("validation", "crossval") else parts.final)]
+    rows = parts.each
     shortened = [(row, encoded) for row, encoded in zip(rows, solver.encode(rows), strict=True) if encoded.truncated]
     base, lost = solver.engine.base, 0
     for row, encoded in shortened:

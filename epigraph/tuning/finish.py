@@ -129,6 +129,7 @@ def _settings(made: Made, kept: PromptedBase, rival: PromptedBase, verdict: Verd
         "output_tokens": made.solver.output_tokens,
         "dtype": made.solver.engine.base.precision.name,
         "hard_prompt": verdict.hard.name,
+        "hard_template": made.task.template.text,
         "trials": len(made.trained.search.contenders),
         "verdict": verdict.keeps,
         **_answer_settings(kept, rival),
@@ -143,6 +144,8 @@ def _settings(made: Made, kept: PromptedBase, rival: PromptedBase, verdict: Verd
 def _reasons(made: Made, kept: PromptedBase, verdict: Verdict) -> dict[str, str]:
     task, precision = made.solver.task, made.solver.engine.base.precision
     found = {**task.reasons, **made.choices.reasons, "hard_prompt": verdict.tried, **_search_reasons(made)}
+    if task.skewed:
+        found["class_weights"] = "rare labels weigh more in the loss: by the inverse root of their rows, mean 1"
     return found | {
         "verdict": verdict.reason,
         "dtype": precision.reason,
@@ -293,13 +296,9 @@ def _stop_reason(made: Made) -> str:
 def _warnings(solver: PromptedBase, parts: Parts) -> list[str]:
     """Of the rows, and of a base that is run the slow way."""
     slow = [solver.engine.warning] if solver.engine.plain else []
-    return [*slow, *parts.warnings, *_truncated(solver, [*parts.train, *parts.validation, *parts.final])]
+    return [*slow, *parts.warnings, *_cut(solver, [*parts.train, *parts.validation, *parts.final])]
 
 
-def _truncated(solver: PromptedBase, rows: Sequence[Row]) -> list[str]:
-    touched = sum(row.truncated for row in solver.encode(rows))
-    limit = solver.encoder.limit
-    found = [f"{touched} of {len(rows)} rows were shortened at their longest field to fit {limit} tokens"] if touched else []
+def _cut(solver: PromptedBase, rows: Sequence[Row]) -> list[str]:
     what = "an output" if solver.task.writes else "a choice"
-    cut = [f"{n} of {len(rows)} rows have {what} {why}: the rest is left out" for why, n in solver.cut(rows).items()]
-    return found + cut
+    return [f"{n} of {len(rows)} rows have {what} {why}: the rest is left out" for why, n in solver.cut(rows).items()]

@@ -20,6 +20,7 @@ from epigraph.engine.engine import own_tokens
 from epigraph.errors import ConfigError
 from epigraph.methods import PromptedBase
 from epigraph.methods.calibration import check_calibration
+from epigraph.methods.shortened import shortened_note
 from epigraph.prompts import SoftPrompt
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
@@ -80,10 +81,11 @@ def tune(
     output_tokens = longest_output(base, choices.task, parts.all)
     first = _start(engine, choices, parts, around)
     solver = PromptedBase(engine, choices.task, first.fold(), output_tokens=output_tokens)
+    shortened = shortened_note(solver, parts.each, strict=config.strict)
     run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
         around.started(run)
-    findings = diagnose_rows(solver, parts)
+    findings = [*filter(None, [shortened]), *diagnose_rows(solver, parts)]
     for finding in findings:
         around.note(f"warning: {finding}")
     frozen_seconds = _freeze(engine, solver, parts, run, around)
