@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from epigraph.continual import sequence
-from epigraph.library import Library
+from epigraph.library import Library, read_prompt
 
 QUICK = ["--epochs", "1", "--batch", "4", "--rate", "0.3", "--length", "2"]
 SWAPS = ({}, {"a": "x", "Z": "Y"}, {"a": "n", "Z": "M"})
@@ -177,3 +177,17 @@ def test_a_sequence_stays_on_its_base(
     refused = cli("continual", files[2], "--resume", folder_of(answer))
     assert refused.code == 2
     assert "was begun on a base of fingerprint" in refused.err
+
+
+def test_one_prompt_keeps_its_template_whatever_the_length_of_later_rows(
+    cli: Any, toy_flags: list[str], files: list[Path], write_csv: Any, toy_rows: Any, tmp_path: Path
+) -> None:
+    """Each task's own rows chose how often they are read: after short rows and long ones all tests were read as the long ones."""
+    long = write_csv(tmp_path / "long.csv", [(" ".join([text] * 40), label) for text, label in toy_rows(16)])
+    flags = [*toy_flags, *QUICK, "--methods", "pool,sequential,replay", "--test-rows", "4"]
+    answer = cli("continual", files[0], long, *flags, "--json")
+    assert answer.code == 0, answer.err
+    for method in ("pool", "sequential", "replay"):
+        cards = [read_prompt(folder).card for folder in sorted((folder_of(answer) / method).glob("*/prompt"))]
+        assert len(cards) == 2
+        assert {card.task["template"] for card in cards} == {"{text}\n{text}\nLabel{prompt}:"}

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from epigraph.config import TuneConfig
 from epigraph.continual.labels import Posterior, Union
 from epigraph.continual.progressive import ProgressivePrompt
 from epigraph.continual.world import World
@@ -31,6 +32,7 @@ from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, TuneResult, tune
 from epigraph.tuning.run import Run
 
+SETTLED = ("kind", "place", "readings")
 Wrap = Callable[[SoftPrompt], SoftPrompt]
 
 
@@ -75,7 +77,7 @@ class PromptLearner(Learner):
     ) -> TuneResult:
         world = self.world
         stage = world.stage(self.name, t)
-        config = world.config.tune.single
+        config = self._config()
         if start:
             config = replace(config, start="prompt:before")
         if kind:
@@ -98,6 +100,10 @@ class PromptLearner(Learner):
             Run(metrics.parent).finish(str(stage.prompt))
         stage.finish_learning(_said(result))
         return result
+
+    def _config(self) -> TuneConfig:
+        """How its tunings are asked for."""
+        return self.world.config.tune.single
 
     def stored(self, t: int) -> StoredPrompt:
         """The prompt that task t ended in."""
@@ -182,6 +188,13 @@ class OnePrompt(PromptLearner):
 
     def _task(self, t: int) -> Task:
         return self.world.common(self.world.tasks[t].task)
+
+    def _config(self) -> TuneConfig:
+        """One prompt stands in one template: what the first tuning settled holds for those after it, whatever their rows."""
+        config = replace(super()._config(), keep="soft")
+        first = self.world.stage(self.name, 0).learned
+        settled = first["settings"] if first else {}
+        return replace(config, **{name: settled[name] for name in SETTLED if name in settled})
 
     def _plain(self) -> list[Form]:
         return [form for form in self.forms if not isinstance(form, Dependent)]
