@@ -153,6 +153,22 @@ def test_a_rows_own_choices_come_as_a_list(asking: TestClient, kinds: House, nam
     assert refused(asking, "/v1/classify", model="voting", input={"text": ["x"]})["param"] == "fields"
 
 
+def test_more_choices_than_memory_has_room_for_are_refused(asking: TestClient) -> None:
+    """8 MB of choices made masks of many gigabytes; as one text they were split without limit."""
+
+    def said(*rows: Any) -> str:
+        given = [{"question": "x", "choices": choices} for choices in rows]
+        error = refused(asking, "/v1/classify", model="choices", input=given)
+        assert error["param"] == "fields"
+        return str(error["message"])
+
+    assert "is too long" in said(["a"] * 257)
+    assert "257 choices" in said("|".join(map(str, range(257))))
+    assert "is too long" in said("a|" * 60_000)
+    assert "take 1280 tokens" in said([f"{i:03}" + "x" * 10 for i in range(256)])
+    assert "too many at once" in said(*[[f"{i:03}xxxx" for i in range(200)]] * 8)
+
+
 def test_a_universal_prompt_says_what_it_is_for(asking: TestClient) -> None:
     """It was a 500, "damaged"."""
     assert "--from universal" in refused(asking, "/v1/classify", model="universal", input="x")["message"]
