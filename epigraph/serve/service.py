@@ -129,14 +129,17 @@ class Service:
             otherwise=config.otherwise,
             seconds=config.timeout,
         )
-        self.keyring = Keyring(Path(config.keys)) if config.keys else None
-        self.meters = Meters(self._numbers)
         self.log = log or Log(texts=config.texts)
+        self.keyring = Keyring(Path(config.keys), self._keys_are_faulty) if config.keys else None
+        self.meters = Meters(self._numbers)
         self.created = int(time.time())
         self.opened = self.closing = False
 
     def _prepare(self, stored: Any) -> Served:
         return prepare(stored, self.base, computes_here=self.computes_here)
+
+    def _keys_are_faulty(self, error: Exception) -> None:
+        self.log.write("keys_faulty", error=str(error), done="the keys from before still hold")
 
     def _numbers(self) -> dict[str, float]:
         held = {"prompt_bytes": float(self.shelf.size), "prompt_loads": float(self.shelf.loads)}

@@ -108,6 +108,29 @@ def test_a_key_opens_what_it_may_and_no_more(own_house: House, keys: tuple[Path,
     assert not any(token in lines.getvalue() for token in tokens.values())
 
 
+def test_a_file_without_keys_lets_nobody_in_and_a_faulty_one_is_told(
+    own_house: House, keys: tuple[Path, dict[str, str]]
+) -> None:
+    """Revoking the last key, or deleting the file, did nothing; a typo kept every revocation from working, and nobody knew."""
+    file, tokens = keys
+    whole = file.read_text()
+    service, lines = own_house.service(keys=str(file))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+
+        def status() -> int:
+            return client.get("/v1/models", headers=bearer(tokens["all"])).status_code
+
+        assert status() == 200
+        for text, meant in (("", 401), (whole, 200), ("[keys]\n", 401), (whole, 200), (whole + "\n[", 200)):
+            file.write_text(text)
+            assert status() == status() == meant, text
+        file.unlink()
+        assert status() == 401
+    told = [line for line in map(json.loads, lines.getvalue().splitlines()) if line["event"] == "keys_faulty"]
+    assert len(told) == 1
+    assert "not valid TOML" in told[0]["error"]
+
+
 def test_a_key_has_its_rate(house: House, keys: tuple[Path, dict[str, str]]) -> None:
     file, tokens = keys
     service, _ = house.service(keys=str(file))
