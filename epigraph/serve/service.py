@@ -166,11 +166,12 @@ class Service:
         except NotFound as error:
             raise unknown_model(reference) from error
 
-    async def sent(self, taken: Taken) -> Served | None:
-        """What a router sent a text to; None for the bare base. Refused (404) for nobody."""
+    async def sent(self, key: Key, taken: Taken) -> Served | None:
+        """What a router sent a text to; None for the bare base. Refused (404) for nobody, (403) where the key may not."""
         if taken.sure:
             return await self.load(taken.prompt)
         if taken.prompt == BARE:
+            key.check(None)
             return None
         raise taken.refusal
 
@@ -181,7 +182,7 @@ class Service:
         model = asked.model
         if model == ROUTER:
             taken = await self.signpost.routes(key, asked.texts())
-            answering = [await self.sent(one) for one in taken]
+            answering = [await self.sent(key, one) for one in taken]
             routes = [one.said for one in taken]
             model = taken[0].model if len({one.model for one in taken}) == 1 else ROUTER
         else:

@@ -235,6 +235,20 @@ def test_auto_below_its_threshold(kinds: House, otherwise: str) -> None:
         assert found["choices"] == ask(client, "/v1/completions", model="base", **body)["choices"]
 
 
+def test_auto_sends_nobody_to_a_base_that_its_key_may_not_use(kinds: House, tmp_path: Path) -> None:
+    """With --otherwise base, ``auto`` was a way around a key's list of prompts."""
+    from epigraph.serve.keys import new_key
+
+    keys = tmp_path / "keys.toml"
+    tokens = {who: new_key(keys, who, prompts=may) for who, may in (("one", ("voting",)), ("both", ("voting", "base")))}
+    service, _ = kinds.service(keys=str(keys), min_route=1.0, otherwise="base")
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        for who, status in (("one", 403), ("both", 200)):
+            headers = {"authorization": f"Bearer {tokens[who]}"}
+            body = {"model": "auto", "prompt": "zzz", "max_tokens": 1}
+            assert client.post("/v1/completions", json=body, headers=headers).status_code == status
+
+
 def test_a_router_comes_changes_and_offers_what_a_key_may_use(base: Base, own_house: House, tmp_path: Path) -> None:
     from epigraph.serve.keys import new_key
 
