@@ -10,7 +10,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epigraph.errors import EpigraphError
-from epigraph.serve.faults import Refused, refusal_of
+from epigraph.serve.faults import Refused, bad, refusal_of
 from epigraph.serve.keys import ANYBODY
 from epigraph.serve.limits import refuse
 from epigraph.serve.service import Service
@@ -54,8 +54,14 @@ class Access:
             self._account(visit)
 
     def _check_host(self, visit: "Visit") -> None:
-        """Refused (403) for a foreign name where there are no keys: a web page could give its own name this address."""
-        host = urlsplit(f"//{visit.header(b'host') or ''}").hostname
+        """Refused (400) for what is no name; (403) for a foreign one where there are no keys.
+
+        A web page could give its own name this address.
+        """
+        try:
+            host = urlsplit(f"//{visit.header(b'host') or ''}").hostname
+        except ValueError as error:
+            raise bad("the Host header is no host.") from error
         if self.service.keyring is None and host and not is_loopback(host):
             raise Refused(403, f"the server was asked as {host[:100]!r}.", "Ask it as localhost.", code="host_not_allowed")
 
