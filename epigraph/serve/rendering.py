@@ -93,6 +93,13 @@ class Renderer:
             )
         row = fill_fields(served, text, asked.fields or {})
         if not served.task.writes:
+            if asked.sampling.logprobs is not None and not self.computes_here:
+                raise bad(
+                    "logprobs of a label were asked, but this server's engine (vLLM) gives no label probabilities.",
+                    "Leave logprobs out, or serve without --engine vllm.",
+                    param="logprobs",
+                    code="unsupported",
+                )
             if asked.sampling.echo:
                 raise bad("a classification prompt answers a label, there is nothing to echo.", param="echo")
             return self._labelling(served, row, before, truncate=asked.truncate)
