@@ -51,7 +51,8 @@ FAULTS: dict[int | str, dict[str, Any]] = {
 }
 LATE: dict[int | str, dict[str, Any]] = {
     500: _fault("the server failed, or the prompt is damaged in its library"),
-    503: _fault("the server is shutting down"),
+    502: _fault("a server behind this one failed"),
+    503: _fault("the server is shutting down, or one behind it is busy"),
     504: _fault("the answer took too long"),
 }
 STREAMED: dict[int | str, dict[str, Any]] = {

@@ -69,6 +69,13 @@ class Refused(InputError):
         return found | ({"x-should-retry": "false"} if self.status >= 500 else {})
 
 
+class UpstreamFailed(Refused):
+    """A server behind this one failed (502), or is busy (429, 503)."""
+
+    def __init__(self, message: str, hint: str = "", *, status: int = 502, retry_after: float | None = None) -> None:
+        super().__init__(status, message, hint, code="upstream", retry_after=retry_after)
+
+
 def bad(message: str, hint: str = "", *, param: str | None = None, code: str | None = None) -> Refused:
     """A request that cannot be answered by its own fault."""
     return Refused(400, message, hint, param=param, code=code)
