@@ -98,10 +98,15 @@ def refusal_of(error: EpigraphError) -> Refused:
     return Refused(500, "the server failed on this request.", code="internal_error")
 
 
+def shutting_down() -> Refused:
+    """The server takes no more, or had no time left to finish."""
+    return Refused(503, "the server is shutting down.", "Try again.", code="shutting_down", retry_after=1.0)
+
+
 def refusal_at_end(event: EndEvent) -> Refused:
     """The refusal that tells a client why its job ended early."""
     if event.reason == "cancelled":
-        return Refused(503, "the server is shutting down.", "Try again.", code="shutting_down", retry_after=1.0)
+        return shutting_down()
     if isinstance(event.error, EpigraphError):
         return refusal_of(event.error)
     return Refused(500, "the server failed on this request.", code="internal_error")

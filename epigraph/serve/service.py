@@ -133,7 +133,9 @@ class Service:
         self.keyring = Keyring(Path(config.keys), self._keys_are_faulty) if config.keys else None
         self.meters = Meters(self._numbers)
         self.created = int(time.time())
-        self.opened = self.closing = False
+        self.opened = self.closing = self.closed = False
+        self.inside = 0
+        """Requests that are being answered."""
 
     def _prepare(self, stored: Any) -> Served:
         return prepare(stored, self.base, computes_here=self.computes_here)
@@ -219,8 +221,10 @@ class Service:
             self.opened = True
             self.backend.start()
 
-    def close(self) -> None:
-        """Finish what runs, within the grace."""
+    def close(self, *, grace: float | None = None) -> None:
+        """Finish what runs within the grace (seconds; None: that of the settings), and end the rest, once."""
         self.closing = True
-        with suppress(RuntimeError):
-            self.backend.close(drain=True, timeout=self.config.grace)
+        if not self.closed:
+            self.closed = True
+            with suppress(RuntimeError):
+                self.backend.close(drain=True, timeout=self.config.grace if grace is None else grace)
