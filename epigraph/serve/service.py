@@ -17,7 +17,7 @@ from epigraph.serve.answers import Answers, Delta, prompt_tokens
 from epigraph.serve.auto import Signpost, Taken
 from epigraph.serve.backend import Backend
 from epigraph.serve.faults import bad
-from epigraph.serve.flow import Flow
+from epigraph.serve.flow import Deadline, Flow
 from epigraph.serve.keys import ANYBODY, Key, Keyring
 from epigraph.serve.log import Log
 from epigraph.serve.meters import Meters, numbers
@@ -127,7 +127,6 @@ class Service:
             backend if computes_here else None,
             least=config.min_route,
             otherwise=config.otherwise,
-            seconds=config.timeout,
         )
         self.log = log or Log(texts=config.texts)
         self.keyring = Keyring(Path(config.keys), self._keys_are_faulty) if config.keys else None
@@ -180,17 +179,18 @@ class Service:
     async def begin(self, key: Key, asked: Question) -> Exchange:
         """Render a request and hand its jobs to the backend. Refused with a status of its own where that cannot be."""
         self.check_size(asked.prompts, asked.choices)
+        deadline = Deadline(self.config.timeout)
         routes: list[RouteTaken] | None = None
         model = asked.model
         if model == ROUTER:
-            taken = await self.signpost.routes(key, asked.texts())
+            taken = await self.signpost.routes(key, asked.texts(), deadline)
             answering = [await self.sent(key, one) for one in taken]
             routes = [one.said for one in taken]
             model = taken[0].model if len({one.model for one in taken}) == 1 else ROUTER
         else:
             answering = [await self.find(key, model)] * asked.prompts
         rendered = await to_thread.run_sync(asked.render, answering, self.renderer)
-        flow = Flow(self.backend, [one.job for one in rendered], seconds=self.config.timeout)
+        flow = Flow(self.backend, [one.job for one in rendered], deadline)
         await flow.start()
         return Exchange(
             id=f"{asked.prefix}-{uuid4().hex}",

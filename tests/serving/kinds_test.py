@@ -1,10 +1,11 @@
 """Prompts and tasks of every kind answer over HTTP as in process: ensembles, pools, mixtures; sets, choices, orders; ``auto``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -17,7 +18,7 @@ from epigraph.serve.app import create_app
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from tests.serving.answers_test import ask, refused, streamed
-from tests.serving.conftest import LABELS, House, kv, labelled, vectors, written
+from tests.serving.conftest import LABELS, House, Running, eventually, kv, labelled, vectors, written
 
 TEXTS = ["a dog", "some iron and more of it, which goes on beyond one block of kept states", "7"]
 GREEDY = {"temperature": 0}
@@ -233,6 +234,28 @@ def test_auto_below_its_threshold(kinds: House, otherwise: str) -> None:
         found = ask(client, "/v1/completions", model="auto", **body)
         assert (found["model"], found["routes"][0]["prompt"]) == ("base", "base")
         assert found["choices"] == ask(client, "/v1/completions", model="base", **body)["choices"]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_auto_ends_with_its_client_and_has_one_deadline(kinds: House, run: Callable[..., Running], leaves: bool) -> None:
+    """A client that left while its text was routed was not noticed, and routing and answering each had the whole time."""
+    running = run(kinds, timeout=300.0 if leaves else 0.5)
+    backend, tickets = running.service.backend, []
+
+    class Waiting:
+        def cancel(self) -> None:
+            tickets.append(self)
+
+    backend.submit = lambda *_: Waiting()
+    with httpx2.Client(base_url=running.url, timeout=0.5 if leaves else 60) as client:
+        body = {"model": "auto", "prompt": "a dog"}
+        if leaves:
+            with pytest.raises(httpx2.ReadTimeout):
+                client.post("/v1/completions", json=body)
+            eventually(lambda: '"status": 499' in running.lines.getvalue())
+        else:
+            assert client.post("/v1/completions", json=body).json()["error"]["code"] == "timeout"
+    assert len(tickets) == 1
 
 
 def test_auto_sends_nobody_to_a_base_that_its_key_may_not_use(kinds: House, tmp_path: Path) -> None:
