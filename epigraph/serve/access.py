@@ -3,6 +3,7 @@
 Whatever nobody expected ends here: the client hears that the server failed, the log holds where.
 """
 
+import asyncio
 import time
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -10,7 +11,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epigraph.errors import EpigraphError
-from epigraph.serve.faults import Refused, refusal_of
+from epigraph.serve.faults import Refused, bad, refusal_of, shutting_down
 from epigraph.serve.keys import ANYBODY
 from epigraph.serve.limits import refuse
 from epigraph.serve.service import Service
@@ -41,7 +42,10 @@ class Access:
             key = ANYBODY if public else self.service.admit(visit.header(b"authorization"))
             visit.who = key.name
             scope.setdefault("state", {})["key"] = key
-            await self.app(scope, receive, visit.send)
+            if public:
+                await self.app(scope, receive, visit.send)
+            else:
+                await self._answer(visit, receive)
         except ClientGone:
             visit.status = GONE
             self.service.meters.gone.inc()
@@ -50,12 +54,32 @@ class Access:
         except Exception as error:
             self.service.log.fault(error, request=visit.id, route=visit.route)
             await self._refuse(visit, Refused(500, "the server failed on this request.", code="internal_error"))
+        except asyncio.CancelledError:
+            if not self.service.closing:
+                raise
+            await self._refuse(visit, shutting_down())  # by the server, which has no time left
         finally:
             self._account(visit)
 
+    async def _answer(self, visit: "Visit", receive: Receive) -> None:
+        """Refused (503) while the server is closing: only those that are inside are answered."""
+        if self.service.closing:
+            raise shutting_down()
+        self.service.inside += 1
+        try:
+            await self.app(visit.scope, receive, visit.send)
+        finally:
+            self.service.inside -= 1
+
     def _check_host(self, visit: "Visit") -> None:
-        """Refused (403) for a foreign name where there are no keys: a web page could give its own name this address."""
-        host = urlsplit(f"//{visit.header(b'host') or ''}").hostname
+        """Refused (400) for what is no name; (403) for a foreign one where there are no keys.
+
+        A web page could give its own name this address.
+        """
+        try:
+            host = urlsplit(f"//{visit.header(b'host') or ''}").hostname
+        except ValueError as error:
+            raise bad("the Host header is no host.") from error
         if self.service.keyring is None and host and not is_loopback(host):
             raise Refused(403, f"the server was asked as {host[:100]!r}.", "Ask it as localhost.", code="host_not_allowed")
 

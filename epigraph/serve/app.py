@@ -51,7 +51,8 @@ FAULTS: dict[int | str, dict[str, Any]] = {
 }
 LATE: dict[int | str, dict[str, Any]] = {
     500: _fault("the server failed, or the prompt is damaged in its library"),
-    503: _fault("the server is shutting down"),
+    502: _fault("a server behind this one failed"),
+    503: _fault("the server is shutting down, or one behind it is busy"),
     504: _fault("the answer took too long"),
 }
 STREAMED: dict[int | str, dict[str, Any]] = {
@@ -106,14 +107,14 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def completions(asked: CompletionRequest, request: Request, key: Admitted) -> Response:
         """Go on from a prompt: a task request through the prompt's template, or raw."""
         completing.check(asked)
-        exchange = await service.begin(key, completing.question(asked))
+        exchange = await unless_gone(request, service.begin(key, completing.question(asked)))
         return await respond(request, asked, exchange, completing.Shape(asked, exchange))
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=limits | STREAMED)
     async def chat_completions(asked: ChatRequest, request: Request, key: Admitted) -> Response:
         """Answer a conversation; a task answers its last user message."""
         chatting.check(asked)
-        exchange = await service.begin(key, chatting.question(asked))
+        exchange = await unless_gone(request, service.begin(key, chatting.question(asked)))
         return await respond(request, asked, exchange, chatting.Shape(asked, exchange))
 
     @app.post("/v1/classify", responses=limits | {501: _fault("this engine gives no probabilities")})

@@ -21,7 +21,7 @@ from epigraph.routing import Route, Router, fitting_names, query_rows, read_rout
 from epigraph.routing.shelf import NOTE, router_folder
 from epigraph.serve.backend import Backend
 from epigraph.serve.faults import Refused, bad
-from epigraph.serve.flow import Flow
+from epigraph.serve.flow import Deadline, Flow
 from epigraph.serve.keys import Key
 from epigraph.serve.names import BARE, ROUTER, unknown_model
 from epigraph.serve.rendering import Fields
@@ -69,11 +69,9 @@ class Taken:
 class Signpost:
     """The library's router, live: read anew when it changes. Without a ``backend`` nobody reads texts here."""
 
-    def __init__(
-        self, library: Library, base: Base, backend: Backend | None, *, least: float, otherwise: str, seconds: float
-    ) -> None:
+    def __init__(self, library: Library, base: Base, backend: Backend | None, *, least: float, otherwise: str) -> None:
         self.library, self.base, self.backend = library, base, backend
-        self.least, self.otherwise, self.seconds = least, otherwise, seconds
+        self.least, self.otherwise = least, otherwise
         self._read: tuple[Stamp, Router] | None = None
         self._kept: tuple[Router, tuple[str, ...], Router] | None = None
 
@@ -109,7 +107,7 @@ class Signpost:
             return None
         return self._read[1]
 
-    async def routes(self, key: Key, texts: Sequence[str]) -> list[Taken]:
+    async def routes(self, key: Key, texts: Sequence[str], deadline: Deadline) -> list[Taken]:
         """Where each text goes. Refused (404) without a router, (400) where another engine computes."""
         if self.backend is None:
             raise bad(
@@ -122,12 +120,12 @@ class Signpost:
         if router is None:
             raise unknown_model(ROUTER, "The library has no router for this base (epigraph library route NAME --data …).")
         rows = await to_thread.run_sync(query_rows, self.base, texts)
-        queries = await self._queries(Reading(texts=tuple(row.segments[0] for row in rows)))
+        queries = await self._queries(Reading(texts=tuple(row.segments[0] for row in rows)), deadline)
         return [self._taken(router, route) for route in await to_thread.run_sync(router.route, queries)]
 
-    async def _queries(self, job: Reading) -> np.ndarray:
+    async def _queries(self, job: Reading, deadline: Deadline) -> np.ndarray:
         assert self.backend is not None
-        flow = Flow(self.backend, [job], seconds=self.seconds)
+        flow = Flow(self.backend, [job], deadline)
         await flow.start()
         found: list[np.ndarray] = []
         async for _, event in flow.events():

@@ -25,7 +25,7 @@ from epigraph.serve.alone import classify_next
 from epigraph.serve.beginnings import Beginning
 from epigraph.serve.cache import Cache
 from epigraph.serve.generating import Choice
-from epigraph.serve.labelling import Labelling, LabelRow, answers_of, not_numbers, segments_of
+from epigraph.serve.labelling import Labelling, LabelRow, answers_of, not_numbers, segments_of, takes
 from epigraph.serve.prompts import Prompts, Ready
 from epigraph.serve.request import Request, Ticket
 from epigraph.serve.sampling import choose, describe
@@ -157,9 +157,9 @@ class Batcher:
                 raise Unsupported(
                     f"a router reads frozen states, but {self.engine.base.name} has none: {self.engine.plain}."
                 )
+            for longest, virtual, most in takes(job, ready):
+                self._check_length(longest, 0, virtual, most, self.rooms[1])
             work = Labelling(request, ready)
-            for row in work.waiting:
-                self._check_length(row.longest, 0, row.row.virtual, row.most, self.rooms[1])
         return work
 
     def _check_segments(self, segments: Sequence[Sequence[int]], ready: Ready) -> None:

@@ -10,7 +10,7 @@ from anyio import to_thread
 from epigraph.model import Prediction
 from epigraph.serve.auto import Taken, as_named, routable
 from epigraph.serve.faults import Refused, bad
-from epigraph.serve.flow import Flow
+from epigraph.serve.flow import Deadline, Flow
 from epigraph.serve.keys import Key
 from epigraph.serve.names import ROUTER
 from epigraph.serve.rendering import Fields, fill_fields, length_of
@@ -41,10 +41,11 @@ async def classify(service: Service, key: Key, request: ClassifyRequest) -> Clas
     """The label of every text. Refused (400) for a prompt that has none, (501) where no probabilities are to be had."""
     request.check_extras()
     service.check_size(len(request.given))
+    deadline = Deadline(service.config.timeout)
     taken: Mapping[int, Taken] = {}
     if request.model == ROUTER:
         texts = [routable(*_said(given), raw=False) for given in request.given]
-        taken = dict(enumerate(await service.signpost.routes(key, texts)))
+        taken = dict(enumerate(await service.signpost.routes(key, texts, deadline)))
         answering = [await service.load(one.prompt) if one.sure else None for one in taken.values()]
     else:
         served = await service.find(key, request.model)
@@ -52,7 +53,7 @@ async def classify(service: Service, key: Key, request: ClassifyRequest) -> Clas
             raise _no_labels("the bare base")
         answering = [served] * len(request.given)
     parts = await to_thread.run_sync(_render, service, answering, request)
-    found = await _answers(service, parts)
+    found = await _answers(service, parts, deadline)
     tokens, virtual = sum(part.tokens for part in parts), sum(part.served.virtual * len(part.rows) for part in parts)
     service.meters.spend(tokens, virtual, 0)
     return Classified(
@@ -64,10 +65,10 @@ async def classify(service: Service, key: Key, request: ClassifyRequest) -> Clas
     )
 
 
-async def _answers(service: Service, parts: Sequence[Part]) -> dict[int, Prediction]:
+async def _answers(service: Service, parts: Sequence[Part], deadline: Deadline) -> dict[int, Prediction]:
     found: dict[int, Prediction] = {}
     if parts:
-        flow = Flow(service.backend, [part.job for part in parts], seconds=service.config.timeout)
+        flow = Flow(service.backend, [part.job for part in parts], deadline)
         await flow.start()
         async for number, event in flow.events():
             if isinstance(event, LabelEvent):

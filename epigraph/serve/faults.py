@@ -69,6 +69,13 @@ class Refused(InputError):
         return found | ({"x-should-retry": "false"} if self.status >= 500 else {})
 
 
+class UpstreamFailed(Refused):
+    """A server behind this one failed (502), or is busy (429, 503)."""
+
+    def __init__(self, message: str, hint: str = "", *, status: int = 502, retry_after: float | None = None) -> None:
+        super().__init__(status, message, hint, code="upstream", retry_after=retry_after)
+
+
 def bad(message: str, hint: str = "", *, param: str | None = None, code: str | None = None) -> Refused:
     """A request that cannot be answered by its own fault."""
     return Refused(400, message, hint, param=param, code=code)
@@ -91,10 +98,15 @@ def refusal_of(error: EpigraphError) -> Refused:
     return Refused(500, "the server failed on this request.", code="internal_error")
 
 
+def shutting_down() -> Refused:
+    """The server takes no more, or had no time left to finish."""
+    return Refused(503, "the server is shutting down.", "Try again.", code="shutting_down", retry_after=1.0)
+
+
 def refusal_at_end(event: EndEvent) -> Refused:
     """The refusal that tells a client why its job ended early."""
     if event.reason == "cancelled":
-        return Refused(503, "the server is shutting down.", "Try again.", code="shutting_down", retry_after=1.0)
+        return shutting_down()
     if isinstance(event.error, EpigraphError):
         return refusal_of(event.error)
     return Refused(500, "the server failed on this request.", code="internal_error")

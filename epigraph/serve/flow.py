@@ -15,14 +15,21 @@ from epigraph.serve.faults import Refused, refusal_at_end
 from epigraph.serve.work import EndEvent, Event, Generation, Job
 
 
-class Flow:
-    """Jobs under way. ``seconds`` is how long all of them together may take."""
+class Deadline:
+    """How long a request may take, all its jobs together, from now on."""
 
-    def __init__(self, backend: Backend, jobs: Sequence[Job], *, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.at = asyncio.get_running_loop().time() + seconds
+
+
+class Flow:
+    """Jobs under way, until the deadline."""
+
+    def __init__(self, backend: Backend, jobs: Sequence[Job], deadline: Deadline) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-        self._deadline = self._loop.time() + seconds
-        self._seconds = seconds
+        self._deadline = deadline
         self._left = sum(job.sampling.n if isinstance(job, Generation) else 1 for job in jobs)
         self._tickets: list[Ticket] = []
         self._backend = backend
@@ -73,9 +80,12 @@ class Flow:
 
     async def _next(self) -> tuple[int, Event]:
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(self._deadline.at):
                 return await self._events.get()
         except TimeoutError:
             raise Refused(
-                504, f"the answer took more than {self._seconds:g} seconds.", "Ask for fewer tokens.", code="timeout"
+                504,
+                f"the answer took more than {self._deadline.seconds:g} seconds.",
+                "Ask for fewer tokens.",
+                code="timeout",
             ) from None

@@ -6,16 +6,16 @@
     prompts = ["routing", "faq-*"]  # names, versions or patterns, "base" for the bare base; left out: all
     uploads = true                  # may add prompts; left out: may not
 
-The file is looked at again whenever it changes, so a key is revoked by deleting its lines. All digests are compared, each
-in constant time.
+The file is looked at again whenever it changes, so a key is revoked by deleting its lines; without the last of them, or without
+the file, nobody is let in. While the file is faulty the keys from before hold, and the log says so. All digests are compared,
+each in constant time.
 """
 
 import hmac
 import secrets
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -25,7 +25,7 @@ from typing import Any
 import tomli_w
 
 from epigraph.config import read_toml
-from epigraph.errors import ConfigError, NotFound
+from epigraph.errors import ConfigError, EpigraphError, NotFound
 from epigraph.library.disk import locked, replace_file, storing
 from epigraph.library.names import check_name
 from epigraph.serve.faults import Refused
@@ -63,10 +63,11 @@ ANYBODY = Key(name="", uploads=True)
 
 
 class Keyring:
-    """The keys of a file, and how often each was used in the last minute."""
+    """The keys of a file, and how often each was used in the last minute. ``tell`` hears of a file that became faulty."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[Exception], object] = lambda _: None) -> None:
         self.path = path
+        self._tell = tell
         self._lock = threading.Lock()
         self._stamp = _stamp(path)
         self._keys = read_keys(path)
@@ -107,17 +108,25 @@ class Keyring:
     def _current(self) -> tuple[Key, ...]:
         with self._lock:
             stamp = _stamp(self.path)
-            if stamp != self._stamp and stamp is not None:
-                with suppress(ConfigError, NotFound):  # half edited: what was valid stays valid
-                    self._keys, self._stamp = read_keys(self.path), stamp
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._read_again()
             return self._keys
 
+    def _read_again(self) -> None:
+        try:
+            self._keys = read_keys(self.path, least=0)
+        except NotFound:
+            self._keys = ()
+        except (EpigraphError, OSError) as error:  # half edited: what was valid stays valid
+            self._tell(error)
 
-def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file. ConfigError where it is none, NotFound where it is not there."""
+
+def read_keys(path: Path, *, least: int = 1) -> tuple[Key, ...]:
+    """The keys of a file. ConfigError where it is none or holds fewer than ``least``, NotFound where it is not there."""
     table = read_toml(path)
     entries = table.get("keys", {})
-    if not isinstance(entries, dict) or not entries:
+    if not isinstance(entries, dict) or len(entries) < least:
         raise ConfigError(f"{path} holds no keys.", f"Make one: epigraph serve --keys {path} --new-key NAME")
     return tuple(_read(path, name, entry) for name, entry in entries.items())
 
@@ -128,7 +137,9 @@ def _read(path: Path, name: str, entry: Any) -> Key:
         raise ConfigError(f"{path}: keys.{name} is no table.")
     for field, value in entry.items():
         if field not in known or not isinstance(value, known[field]) or (field == "rate" and isinstance(value, bool)):
-            raise ConfigError(f"{path}: keys.{name} has {field} = {value!r}.", f"Known are {', '.join(known)}.")
+            raise ConfigError(
+                f"{path}: keys.{name} has {field}, which is unknown or of another kind.", f"Known are {', '.join(known)}."
+            )
     digest = str(entry.get("sha256", "")).lower()
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise ConfigError(f"{path}: keys.{name} has no sha256 of a key.", "--new-key writes one.")

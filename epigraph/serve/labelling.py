@@ -48,11 +48,6 @@ class LabelRow:
         """Positions it takes."""
         return len(self.row.ids)
 
-    @property
-    def longest(self) -> int:
-        """Positions of its longest branch, the text included."""
-        return self.row.end + max(self.tail.fed_depths if self.tail else (), default=0)
-
     def read(self, elements: Sequence[int], hidden: Float[Tensor, "n H"]) -> None:
         """Keep the states that are read."""
         place = {element: n for n, element in enumerate(elements)}
@@ -115,6 +110,20 @@ def rows_of(job: Classification | Reading) -> Sequence[Encoded]:
 def segments_of(job: Job) -> list[tuple[tuple[int, ...], ...]]:
     """The segments of everything that is read."""
     return [job.segments] if isinstance(job, Generation) else [row.segments for row in rows_of(job)]
+
+
+def takes(job: Classification | Reading, ready: Ready) -> Iterator[tuple[int, int, int]]:
+    """Of every row and member: the positions of its longest branch, those of them that the prompt takes, and all positions.
+
+    Counted without making a row, whose mask is as large as the square of what hangs behind it.
+    """
+    rows = rows_of(job)
+    members = [sum(form.length for form in forms) for forms in ready.members]
+    for row, tail in zip(rows, _tails(job, rows), strict=True):
+        deepest, behind = (max(tail.fed_depths, default=0), len(tail.fed_tokens)) if tail else (0, 0)
+        text = sum(map(len, row.segments))
+        for virtual in members:
+            yield text + virtual + deepest, virtual, text + virtual + behind
 
 
 def _tails(job: Classification | Reading, rows: Sequence[Encoded]) -> list[Tail | None]:

@@ -44,13 +44,14 @@ class Door:
             await refuse(send, self._too_large())
             return
         begun, arrived, whole = False, 0, False
+        deadline = asyncio.get_running_loop().time() + self.seconds
 
         async def counted() -> Message:
             nonlocal arrived, whole
             if whole:
                 return await receive()
             try:
-                async with asyncio.timeout(self.seconds):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
                 raise Refused(408, f"the request's body took more than {self.seconds:g} seconds.") from None

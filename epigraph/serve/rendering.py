@@ -24,6 +24,14 @@ from epigraph.tasks.rows import row_of
 Segments = tuple[tuple[int, ...], ...]
 Fields = Mapping[str, str | list[str]]
 CHOICES = "choices"
+MOST_CHOICES = 256
+"""A row's own choices."""
+MOST_LISTED = 100_000
+"""Characters of choices that come as one text, which is split."""
+MOST_BEHIND = 1024
+"""Tokens that a row's choices are read by, behind it; among F of them F² may see each other."""
+MOST_PAIRS = 4 * MOST_BEHIND**2
+"""Σ F² of a request's rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +93,13 @@ class Renderer:
             )
         row = fill_fields(served, text, asked.fields or {})
         if not served.task.writes:
+            if asked.sampling.logprobs is not None and not self.computes_here:
+                raise bad(
+                    "logprobs of a label were asked, but this server's engine (vLLM) gives no label probabilities.",
+                    "Leave logprobs out, or serve without --engine vllm.",
+                    param="logprobs",
+                    code="unsupported",
+                )
             if asked.sampling.echo:
                 raise bad("a classification prompt answers a label, there is nothing to echo.", param="echo")
             return self._labelling(served, row, before, truncate=asked.truncate)
@@ -111,10 +126,13 @@ class Renderer:
 
     def rows(self, served: Served, rows: Sequence[Row], *, truncate: bool, before: Sequence[int] = ()) -> Classification:
         """One job that classifies all these rows."""
+        for row in rows:
+            _check_count(row.choices)
         room, asked = _label_room(served), served.asked(rows)
         encoded = [self._encode(served, row, room, before, truncate=truncate) for row in asked]
         if not served.task.knows_labels:
             encoded = [replace(e, choices=self._choices(served, row)) for e, row in zip(encoded, asked, strict=True)]
+            _check_behind(encoded)
         return Classification(rows=tuple(encoded), prompt=served.carried, tree=served.tree, verdicts=served.verdicts)
 
     def _choices(self, served: Served, row: Row) -> Segments:
@@ -218,6 +236,9 @@ def fill_fields(served: Served, text: str | None, fields: Fields) -> Row:
     if unknown:
         said = ", ".join(map(repr, [*names, *offering[:1]]))
         raise bad(f"fields {', '.join(map(repr, unknown))} were given; the task has {said}.", param="fields")
+    for name in offering:
+        if len(fields.get(name, "")) > (MOST_LISTED if isinstance(fields.get(name), str) else MOST_CHOICES):
+            raise _too_many(f"{name} is too long")
     lists = [name for name, value in fields.items() if isinstance(value, list) and name not in offering]
     if lists:
         raise bad(f"field {lists[0]!r} is a list; it must be a text.", param="fields")
@@ -228,6 +249,27 @@ def fill_fields(served: Served, text: str | None, fields: Fields) -> Row:
         return row_of(whole, columns, known)
     except DataError as error:
         raise bad(error.message, error.hint, param="fields") from error
+
+
+def _too_many(what: str) -> Refused:
+    return bad(
+        f"{what}; a row may have {MOST_CHOICES} choices of {MOST_BEHIND} tokens together.", "Send fewer.", param="fields"
+    )
+
+
+def _check_count(choices: Sequence[str]) -> None:
+    """Refused (400) before they are put into tokens."""
+    if len(choices) > MOST_CHOICES:
+        raise _too_many(f"{len(choices)} choices were given")
+
+
+def _check_behind(rows: Sequence[Encoded]) -> None:
+    """Refused (400) for choices whose masks would not fit into memory."""
+    behind = [sum(len(choice) - 1 for choice in row.choices) for row in rows]
+    if max(behind, default=0) > MOST_BEHIND:
+        raise _too_many(f"the choices of a row take {max(behind)} tokens")
+    if sum(tokens**2 for tokens in behind) > MOST_PAIRS:
+        raise _too_many(f"the choices of {len(rows)} rows take {sum(behind)} tokens, too many at once")
 
 
 def _filled(names: Sequence[str], text: str | None, fields: Fields) -> dict[str, str | list[str]]:

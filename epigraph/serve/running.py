@@ -1,8 +1,10 @@
 """From settings to a server that runs: what computes is opened, the application bound to it, the port listened on.
 
-Ctrl-C or SIGTERM: no new connection is taken, what runs is finished within the grace, then the process ends.
+Ctrl-C or SIGTERM: /ready says that it is closing, no new request is taken, what runs is finished within the grace; what is not
+by then hears that the server is shutting down, and the process ends.
 """
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -24,6 +26,9 @@ from epigraph.serve.settings import ServeConfig
 from epigraph.serve.vllm import Upstream
 from epigraph.serve.work import BatcherSettings
 
+LAST_SECONDS = 5
+"""For answers that are made already to reach their clients."""
+STEP = 0.05  # seconds
 Note = Callable[[str], None]
 Announce = Callable[[dict[str, Any]], None]
 
@@ -66,17 +71,36 @@ def serve(service: Service, listening: socket.socket, note: Note, announce: Anno
     note(f"serving {service.base.name} and {len(prompts)} prompts on {url}")
     if announce:
         announce({"url": url, "base": service.base.name, "prompts": prompts})
-    running = uvicorn.Config(
-        create_app(service),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=max(1, int(service.config.grace)),
-        h11_max_incomplete_event_size=64 * 1024,
-    )
     with _signals_end_it():
-        uvicorn.Server(running).run(sockets=[listening])
+        Draining(service).run(sockets=[listening])
+
+
+class Draining(uvicorn.Server):
+    """Ends in three steps: no new requests while what runs is finished, then what runs is ended, then the connections."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=LAST_SECONDS,
+                h11_max_incomplete_event_size=64 * 1024,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Connections are still taken in the first step: whoever asks /ready must be told."""
+        self.service.closing = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.service.config.grace
+        while self.service.inside and loop.time() < deadline and not self.force_exit:
+            await asyncio.sleep(STEP)
+        await asyncio.to_thread(self.service.close, grace=0.0)
+        await super().shutdown(sockets)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from epigraph.serve.answers import Answers, Delta, prompt_tokens
 from epigraph.serve.auto import Signpost, Taken
 from epigraph.serve.backend import Backend
 from epigraph.serve.faults import bad
-from epigraph.serve.flow import Flow
+from epigraph.serve.flow import Deadline, Flow
 from epigraph.serve.keys import ANYBODY, Key, Keyring
 from epigraph.serve.log import Log
 from epigraph.serve.meters import Meters, numbers
@@ -127,16 +127,20 @@ class Service:
             backend if computes_here else None,
             least=config.min_route,
             otherwise=config.otherwise,
-            seconds=config.timeout,
         )
-        self.keyring = Keyring(Path(config.keys)) if config.keys else None
-        self.meters = Meters(self._numbers)
         self.log = log or Log(texts=config.texts)
+        self.keyring = Keyring(Path(config.keys), self._keys_are_faulty) if config.keys else None
+        self.meters = Meters(self._numbers)
         self.created = int(time.time())
-        self.opened = self.closing = False
+        self.opened = self.closing = self.closed = False
+        self.inside = 0
+        """Requests that are being answered."""
 
     def _prepare(self, stored: Any) -> Served:
         return prepare(stored, self.base, computes_here=self.computes_here)
+
+    def _keys_are_faulty(self, error: Exception) -> None:
+        self.log.write("keys_faulty", error=str(error), done="the keys from before still hold")
 
     def _numbers(self) -> dict[str, float]:
         held = {"prompt_bytes": float(self.shelf.size), "prompt_loads": float(self.shelf.loads)}
@@ -163,28 +167,30 @@ class Service:
         except NotFound as error:
             raise unknown_model(reference) from error
 
-    async def sent(self, taken: Taken) -> Served | None:
-        """What a router sent a text to; None for the bare base. Refused (404) for nobody."""
+    async def sent(self, key: Key, taken: Taken) -> Served | None:
+        """What a router sent a text to; None for the bare base. Refused (404) for nobody, (403) where the key may not."""
         if taken.sure:
             return await self.load(taken.prompt)
         if taken.prompt == BARE:
+            key.check(None)
             return None
         raise taken.refusal
 
     async def begin(self, key: Key, asked: Question) -> Exchange:
         """Render a request and hand its jobs to the backend. Refused with a status of its own where that cannot be."""
         self.check_size(asked.prompts, asked.choices)
+        deadline = Deadline(self.config.timeout)
         routes: list[RouteTaken] | None = None
         model = asked.model
         if model == ROUTER:
-            taken = await self.signpost.routes(key, asked.texts())
-            answering = [await self.sent(one) for one in taken]
+            taken = await self.signpost.routes(key, asked.texts(), deadline)
+            answering = [await self.sent(key, one) for one in taken]
             routes = [one.said for one in taken]
             model = taken[0].model if len({one.model for one in taken}) == 1 else ROUTER
         else:
             answering = [await self.find(key, model)] * asked.prompts
         rendered = await to_thread.run_sync(asked.render, answering, self.renderer)
-        flow = Flow(self.backend, [one.job for one in rendered], seconds=self.config.timeout)
+        flow = Flow(self.backend, [one.job for one in rendered], deadline)
         await flow.start()
         return Exchange(
             id=f"{asked.prefix}-{uuid4().hex}",
@@ -215,8 +221,10 @@ class Service:
             self.opened = True
             self.backend.start()
 
-    def close(self) -> None:
-        """Finish what runs, within the grace."""
+    def close(self, *, grace: float | None = None) -> None:
+        """Finish what runs within the grace (seconds; None: that of the settings), and end the rest, once."""
         self.closing = True
-        with suppress(RuntimeError):
-            self.backend.close(drain=True, timeout=self.config.grace)
+        if not self.closed:
+            self.closed = True
+            with suppress(RuntimeError):
+                self.backend.close(drain=True, timeout=self.config.grace if grace is None else grace)

@@ -11,6 +11,7 @@ from epigraph.engine.tree import log_odds
 from epigraph.engine.voting import vote
 from epigraph.errors import TaskError, Unsupported
 from epigraph.prompts import PoolPrompt
+from epigraph.serve import batcher as batcher_module
 from epigraph.serve import schedule
 from epigraph.serve.toys_test import ask, carried, serving, spoken, tree_of
 from epigraph.serve.work import Carried, Classification, Generation, QueryEvent, Reading, Sampling
@@ -110,3 +111,16 @@ def test_a_reading_gives_the_frozen_query(monkeypatch: pytest.MonkeyPatch) -> No
             ask(batcher, Reading(texts=texts))
         with pytest.raises(Unsupported, match="depends on the input"):
             ask(batcher, Classification(rows=ROWS, prompt=pool(engine, "token"), tree=None))
+
+
+def test_a_row_that_is_too_long_is_refused_before_its_mask_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few thousand choices in one body made a mask of F × F for every row, gigabytes, and only then was the length checked."""
+
+    def make(*_: object) -> None:
+        raise AssertionError("its rows were made")
+
+    monkeypatch.setattr(batcher_module, "Labelling", make)
+    engine = Engine(toy_base(), keep=False)
+    many = Encoded(ROWS[0].segments, choices=((65,) * 3000, (66,) * 3000))
+    with serving(engine) as batcher, pytest.raises(TaskError, match="reads 512"):
+        ask(batcher, Classification(rows=(many,), prompt=carried(engine.base, "kv"), tree=None))

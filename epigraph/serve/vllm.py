@@ -4,13 +4,15 @@
     [embed(segment 0) ; p ; embed(segment 1) ; …]       through the base's own embedding module, in its files' dtype
 
 https://docs.vllm.ai/en/latest/features/prompt_embeds/ (servers started with --enable-prompt-embeds). A request goes to the
-server with the fewest of ours; where none can be reached, it fails as ours. Without a prompt, token ids are sent.
+server with the fewest of ours, and on to the next where that one cannot be reached or is busy, as long as nothing of its answer
+was passed on. Without a prompt, token ids are sent.
 """
 
 import asyncio
 import base64
 import io
 import json
+import logging
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +26,12 @@ from torch import Tensor
 from epigraph.base import Base
 from epigraph.errors import ConfigError, EpigraphError, QueueFull, Unsupported
 from epigraph.prompts import Embedded
+from epigraph.serve.faults import Refused, UpstreamFailed
 from epigraph.serve.rendering import Constrained
+from epigraph.serve.servers import BUSY, Server, failure_of, in_turn, lines_of, refusal
 from epigraph.serve.work import EndEvent, Event, Generation, Job, Listener, Reason, TokenEvent, Top
 
+log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
 NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0}
 """Said outright, since vLLM takes what is not said from the model's generation_config.json."""
@@ -40,15 +45,6 @@ class UpstreamLoad:
     servers: int
     finished: int
     retries: int
-
-
-@dataclass
-class Server:
-    """One vLLM server: what it calls its model, and how many of our requests it has."""
-
-    url: str
-    model: str = ""
-    running: int = 0
 
 
 class Claim:
@@ -166,9 +162,14 @@ class Upstream:
                 await self._answer(body, progress, listener)
         except EpigraphError as refused:
             return refused
+        except TimeoutError:
+            return Refused(504, f"the answer took more than {self._seconds:g} seconds.", code="timeout")
         except Exception as failed:
-            return EpigraphError(f"the vLLM server failed ({type(failed).__name__}).")
-        return EpigraphError("the vLLM server ended its answer too early.")
+            log.warning("a vLLM server's answer cannot be read (%s)", type(failed).__name__)
+            return UpstreamFailed(f"the vLLM server's answer cannot be read ({type(failed).__name__}).")
+        if not all(one.ended for one in progress):
+            log.warning("a vLLM server ended its answer too early")
+        return UpstreamFailed("the vLLM server ended its answer too early.")
 
     def _end(
         self, task: asyncio.Future[EpigraphError], progress: Sequence[Progress], listener: Listener, claim: Claim
@@ -184,34 +185,49 @@ class Upstream:
                 listener(EndEvent(choice, "error" if error else "cancelled", None, 0, one.tokens, error))
 
     async def _answer(self, body: Mapping[str, Any], progress: Sequence[Progress], listener: Listener) -> None:
-        """Try the servers, least busy first, until one begins to answer; then pass on what it says."""
-        for server in sorted(self.servers, key=lambda one: one.running):
+        """Try the servers in turn until one begins to answer; then pass on what it says."""
+        failure = UpstreamFailed("no vLLM server can be reached.")
+        for server in in_turn(self.servers, self._loop.time()):
             server.running += 1
+            passed_on = False
             try:
-                if not server.model:
-                    await self._greet(server)
-                async for chunk in self._chunks(server, {**body, "model": server.model}):
-                    for event in events_of(chunk, progress):
-                        listener(event)
+                async for event in self._events(server, body, progress):
+                    passed_on = True
+                    listener(event)
+                server.succeed()
                 return
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                server.model = ""
-                self.retries += 1
+            except (httpx2.TransportError, UpstreamFailed) as error:
+                failure = failure_of(error)
+                self._note(server, failure)
+                if passed_on or not (isinstance(error, httpx2.TransportError) or failure.status in BUSY):
+                    raise failure from error
             finally:
                 server.running -= 1
-        raise EpigraphError("no vLLM server can be reached.")
+            self.retries += 1
+        raise failure
+
+    def _note(self, server: Server, failure: UpstreamFailed) -> None:
+        server.fail(self._loop.time(), failure.retry_after if failure.status in BUSY else None)
+        log.warning("%s failed: %s", server.url, failure.message)
+
+    async def _events(self, server: Server, body: Mapping[str, Any], progress: Sequence[Progress]) -> AsyncIterator[Event]:
+        if not server.model:
+            await self._greet(server)
+        async for chunk in self._chunks(server, {**body, "model": server.model}):
+            for event in events_of(chunk, progress):
+                yield event
 
     async def _chunks(self, server: Server, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         assert self._client is not None
         async with self._client.stream("POST", f"{server.url}/v1/completions", json=dict(body)) as answer:
             if answer.status_code != 200:
-                raise refusal(answer.status_code, (await answer.aread()).decode(errors="replace"))
-            async for line in answer.aiter_lines():
-                if not line.startswith("data:") or (data := line[5:].strip()) == "[DONE]":
+                raise refusal(answer.status_code, (await answer.aread()).decode(errors="replace"), answer.headers)
+            async for line in lines_of(answer.aiter_bytes()):
+                if not line.startswith(b"data:") or (data := line[5:].strip()) == b"[DONE]":
                     continue
                 chunk: dict[str, Any] = json.loads(data)
                 if "error" in chunk:
-                    raise refusal(500, data)
+                    raise refusal(500, data.decode(errors="replace"))
                 yield chunk
 
     # ---- the servers -------------------------------------------------------------------------------------------------
@@ -221,6 +237,9 @@ class Upstream:
         limits = httpx2.Limits(max_connections=self.queue)
         self._client = httpx2.AsyncClient(transport=self._transport, timeout=timeout, limits=limits)
         faults = await asyncio.gather(*(self._greet(server) for server in self.servers), return_exceptions=True)
+        for server, fault in zip(self.servers, faults, strict=True):
+            if fault is not None:
+                server.fail(self._loop.time())
         if all(isinstance(fault, Exception) for fault in faults):
             await self._client.aclose()
             raise ConfigError(
@@ -319,17 +338,3 @@ def _top(said: Mapping[str, float] | None) -> Top:
 
 def _id(token: str) -> int:
     return int(token.removeprefix("token_id:"))
-
-
-def refusal(status: int, text: str) -> EpigraphError:
-    """What a vLLM server's refusal means for our client: its 400 is one, all else is ours."""
-    try:
-        found = json.loads(text)
-        message = str((found.get("error") or found)["message"])
-    except (ValueError, LookupError, TypeError, AttributeError):
-        message = f"status {status}"
-    if "enable-prompt-embeds" in message:
-        return EpigraphError("the vLLM server was started without --enable-prompt-embeds.")
-    if status == 400:
-        return ConfigError(f"the vLLM server refuses this request: {message}")
-    return EpigraphError(f"the vLLM server answered with status {status}.")

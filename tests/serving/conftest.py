@@ -23,7 +23,7 @@ from epigraph.prompts import AnyForm, Embedded, KeyValue
 from epigraph.serve.app import create_app
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.log import Log
-from epigraph.serve.running import listen
+from epigraph.serve.running import Draining, listen
 from epigraph.serve.service import Service
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.work import BatcherSettings
@@ -162,8 +162,7 @@ def run() -> Iterator[Callable[..., Running]]:
     def start(house: House, **settings: Any) -> Running:
         service, lines = house.service(port=0, **settings)
         listening = listen(service.config)
-        config = uvicorn.Config(create_app(service), log_config=None, access_log=False, ws="none")
-        server = uvicorn.Server(config)
+        server = Draining(service)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
         thread.start()
         found = Running(f"http://127.0.0.1:{listening.getsockname()[1]}", service, lines, server, thread)

@@ -1,10 +1,11 @@
 """Prompts and tasks of every kind answer over HTTP as in process: ensembles, pools, mixtures; sets, choices, orders; ``auto``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -17,7 +18,7 @@ from epigraph.serve.app import create_app
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from tests.serving.answers_test import ask, refused, streamed
-from tests.serving.conftest import LABELS, House, kv, labelled, vectors, written
+from tests.serving.conftest import LABELS, House, Running, eventually, kv, labelled, vectors, written
 
 TEXTS = ["a dog", "some iron and more of it, which goes on beyond one block of kept states", "7"]
 GREEDY = {"temperature": 0}
@@ -153,6 +154,22 @@ def test_a_rows_own_choices_come_as_a_list(asking: TestClient, kinds: House, nam
     assert refused(asking, "/v1/classify", model="voting", input={"text": ["x"]})["param"] == "fields"
 
 
+def test_more_choices_than_memory_has_room_for_are_refused(asking: TestClient) -> None:
+    """8 MB of choices made masks of many gigabytes; as one text they were split without limit."""
+
+    def said(*rows: Any) -> str:
+        given = [{"question": "x", "choices": choices} for choices in rows]
+        error = refused(asking, "/v1/classify", model="choices", input=given)
+        assert error["param"] == "fields"
+        return str(error["message"])
+
+    assert "is too long" in said(["a"] * 257)
+    assert "257 choices" in said("|".join(map(str, range(257))))
+    assert "is too long" in said("a|" * 60_000)
+    assert "take 1280 tokens" in said([f"{i:03}" + "x" * 10 for i in range(256)])
+    assert "too many at once" in said(*[[f"{i:03}xxxx" for i in range(200)]] * 8)
+
+
 def test_a_universal_prompt_says_what_it_is_for(asking: TestClient) -> None:
     """It was a 500, "damaged"."""
     assert "--from universal" in refused(asking, "/v1/classify", model="universal", input="x")["message"]
@@ -217,6 +234,42 @@ def test_auto_below_its_threshold(kinds: House, otherwise: str) -> None:
         found = ask(client, "/v1/completions", model="auto", **body)
         assert (found["model"], found["routes"][0]["prompt"]) == ("base", "base")
         assert found["choices"] == ask(client, "/v1/completions", model="base", **body)["choices"]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_auto_ends_with_its_client_and_has_one_deadline(kinds: House, run: Callable[..., Running], leaves: bool) -> None:
+    """A client that left while its text was routed was not noticed, and routing and answering each had the whole time."""
+    running = run(kinds, timeout=300.0 if leaves else 0.5)
+    backend, tickets = running.service.backend, []
+
+    class Waiting:
+        def cancel(self) -> None:
+            tickets.append(self)
+
+    backend.submit = lambda *_: Waiting()
+    with httpx2.Client(base_url=running.url, timeout=0.5 if leaves else 60) as client:
+        body = {"model": "auto", "prompt": "a dog"}
+        if leaves:
+            with pytest.raises(httpx2.ReadTimeout):
+                client.post("/v1/completions", json=body)
+            eventually(lambda: '"status": 499' in running.lines.getvalue())
+        else:
+            assert client.post("/v1/completions", json=body).json()["error"]["code"] == "timeout"
+    assert len(tickets) == 1
+
+
+def test_auto_sends_nobody_to_a_base_that_its_key_may_not_use(kinds: House, tmp_path: Path) -> None:
+    """With --otherwise base, ``auto`` was a way around a key's list of prompts."""
+    from epigraph.serve.keys import new_key
+
+    keys = tmp_path / "keys.toml"
+    tokens = {who: new_key(keys, who, prompts=may) for who, may in (("one", ("voting",)), ("both", ("voting", "base")))}
+    service, _ = kinds.service(keys=str(keys), min_route=1.0, otherwise="base")
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        for who, status in (("one", 403), ("both", 200)):
+            headers = {"authorization": f"Bearer {tokens[who]}"}
+            body = {"model": "auto", "prompt": "zzz", "max_tokens": 1}
+            assert client.post("/v1/completions", json=body, headers=headers).status_code == status
 
 
 def test_a_router_comes_changes_and_offers_what_a_key_may_use(base: Base, own_house: House, tmp_path: Path) -> None:

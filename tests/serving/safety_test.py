@@ -6,6 +6,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,29 @@ def test_a_key_opens_what_it_may_and_no_more(own_house: House, keys: tuple[Path,
     assert not any(token in lines.getvalue() for token in tokens.values())
 
 
+def test_a_file_without_keys_lets_nobody_in_and_a_faulty_one_is_told(
+    own_house: House, keys: tuple[Path, dict[str, str]]
+) -> None:
+    """Revoking the last key, or deleting the file, did nothing; a typo kept every revocation from working, and nobody knew."""
+    file, tokens = keys
+    whole = file.read_text()
+    service, lines = own_house.service(keys=str(file))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+
+        def status() -> int:
+            return client.get("/v1/models", headers=bearer(tokens["all"])).status_code
+
+        assert status() == 200
+        for text, meant in (("", 401), (whole, 200), ("[keys]\n", 401), (whole, 200), (whole + "\n[", 200)):
+            file.write_text(text)
+            assert status() == status() == meant, text
+        file.unlink()
+        assert status() == 401
+    told = [line for line in map(json.loads, lines.getvalue().splitlines()) if line["event"] == "keys_faulty"]
+    assert len(told) == 1
+    assert "not valid TOML" in told[0]["error"]
+
+
 def test_a_key_has_its_rate(house: House, keys: tuple[Path, dict[str, str]]) -> None:
     file, tokens = keys
     service, _ = house.service(keys=str(file))
@@ -120,8 +144,14 @@ def test_a_key_has_its_rate(house: House, keys: tuple[Path, dict[str, str]]) -> 
 
 
 def test_a_foreign_name_for_this_address_is_refused_without_keys(client: TestClient) -> None:
-    """A web page that lets its own name point here would be of the same origin to a browser."""
-    for host, status in (("evil.example", 403), ("evil.example:8000", 403), ("localhost:1", 200), ("[::1]:8000", 200)):
+    """A web page that lets its own name point here would be of the same origin to a browser; "[" was a 500."""
+    for host, status in (
+        ("[", 400),
+        ("evil.example", 403),
+        ("evil.example:8000", 403),
+        ("localhost:1", 200),
+        ("[::1]:8000", 200),
+    ):
         assert client.get("/v1/models", headers={"host": host}).status_code == status
 
 
@@ -210,6 +240,51 @@ def test_a_shutdown_finishes_what_runs(house: House, run: Callable[..., Running]
     assert answers[0].json()["usage"]["completion_tokens"] == 20
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{running.url}/health")
+
+
+def test_while_what_runs_is_finished_nobody_else_is_sent_here(house: House, run: Callable[..., Running]) -> None:
+    """/ready said so only after the sockets were closed, to nobody."""
+    running = run(house)
+    submit, go_on = running.service.backend.submit, threading.Event()
+
+    def held(job: Any, listener: Any) -> Any:
+        assert go_on.wait(30)
+        return submit(job, listener)
+
+    running.service.backend.submit = held  # type: ignore[method-assign]
+    body = {"model": "base", "prompt": "x", "max_tokens": 2}
+
+    def ask() -> httpx2.Response:
+        return httpx2.post(f"{running.url}/v1/completions", json=body, timeout=60)
+
+    with ThreadPoolExecutor(1) as pool:
+        inside = pool.submit(ask)
+        eventually(lambda: running.service.inside == 1)
+        running.server.should_exit = True
+        eventually(lambda: httpx2.get(f"{running.url}/ready").status_code == 503)
+        late = ask()
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
+        go_on.set()
+        assert inside.result().status_code == 200
+    running.thread.join()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_not_finished_in_the_grace_hears_why(house: House, run: Callable[..., Running], stream: bool) -> None:
+    """Its task was cancelled before what computes, and the client got a 500 in plain text."""
+    running = run(house, grace=0.0)
+    body = {**LONG, "n": 16, "stream": stream}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx2.post, f"{running.url}/v1/completions", json=body, timeout=60)
+        eventually(lambda: running.service.backend.load.running > 0)
+        running.stop()
+        found = answer.result()
+    if stream:
+        assert found.text.strip().split("\n\n")[-1] == "data: [DONE]"
+        assert "shutting_down" in found.text
+    else:
+        assert (found.status_code, found.json()["error"]["code"]) == (503, "shutting_down")
+        assert found.headers["retry-after"] == "1"
 
 
 # ---- uploads ---------------------------------------------------------------------------------------------------------

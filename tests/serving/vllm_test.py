@@ -26,6 +26,7 @@ from epigraph.base import Base, load_base
 from epigraph.base.load import load_embedding
 from epigraph.base.toy import toy_base
 from epigraph.errors import ConfigError
+from epigraph.serve import servers
 from epigraph.serve.app import create_app
 from epigraph.serve.service import Service
 from epigraph.serve.settings import ServeConfig
@@ -45,6 +46,7 @@ class Fake:
     asked: list[dict[str, Any]] = field(default_factory=list)
     left: int = 0
     fails: int = 0
+    says: str = "it does not fit"
     pace: float = 0.0
 
     def app(self) -> FastAPI:
@@ -59,7 +61,8 @@ class Fake:
             body = await request.json()
             self.asked.append(body)
             if self.fails:
-                return JSONResponse({"error": {"message": "it does not fit", "code": self.fails}}, self.fails)
+                error = {"error": {"message": self.says, "code": self.fails}}
+                return JSONResponse(error, self.fails, {"retry-after": "60"})
             return StreamingResponse(self._stream(body), media_type="text/event-stream")
 
         return app
@@ -223,6 +226,8 @@ def test_labels_come_by_constrained_decoding_and_probabilities_are_not_to_be_had
     refused = far.client.post("/v1/classify", json={"model": "words", "input": texts})
     assert refused.status_code == 501
     assert refused.headers["x-should-retry"] == "false"
+    scored = far.client.post("/v1/completions", json={"model": "words", "prompt": texts, "logprobs": 1})
+    assert (scored.status_code, scored.json()["error"]["code"]) == (400, "unsupported")  # they were empty lists, silently
     assert "/v1/completions" in refused.json()["error"]["message"]
 
 
@@ -244,30 +249,57 @@ def test_the_bare_base_is_asked_by_token_ids_with_logprobs(far: Far) -> None:
     assert (sent["seed"], sent["stop"], sent["top_k"], sent["max_tokens"]) == (3, ["zz"], 5, 2)
 
 
-def test_its_refusals_reach_the_client_as_what_they_mean(far: Far) -> None:
+def test_its_refusals_reach_the_client_as_what_they_mean(far: Far, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it was that failed over there, clients read that this server had, and no log said anything."""
     try:
-        for status, ours in ((400, 400), (503, 500)):
+        for status, ours, retry in ((400, 400, None), (500, 502, None), (503, 503, "60"), (429, 429, "60")):
             far.fake.fails = status
             answer = far.client.post("/v1/completions", json={"model": "first", "prompt": "x"})
-            assert answer.status_code == ours
+            assert (answer.status_code, answer.headers.get("retry-after")) == (ours, retry)
+            assert status == 400 or answer.json()["error"]["code"] == "upstream"
         assert "it does not fit" not in answer.json()["error"]["message"]
     finally:
         far.fake.fails = 0
+    assert [record.message.partition("failed: ")[2] for record in caplog.records] == [
+        "the vLLM server answered with status 500.",
+        "the vLLM server is busy (status 503).",
+        "the vLLM server is busy (status 429).",
+    ]
+
+
+def test_a_server_without_prompt_embeds_is_told(far: Far) -> None:
+    far.fake.fails, far.fake.says = 400, "You must set --enable-prompt-embeds"
+    try:
+        answer = far.client.post("/v1/completions", json={"model": "first", "prompt": "x"})
+    finally:
+        far.fake.fails, far.fake.says = 0, "it does not fit"
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream")
+    assert "without --enable-prompt-embeds" in answer.json()["error"]["message"]
 
 
 def upstream(base: Base, *urls: str, queue: int = 8) -> Upstream:
     return Upstream(base, urls, queue=queue, seconds=60.0)
 
 
-def test_a_server_that_is_gone_is_passed_over(folders: dict[str, Path], fakes: Callable[[Base], Fake], house: House) -> None:
-    fake = fakes(load_base(folders["llama"], dtype="float32"))
-    config = ServeConfig(engine="vllm", at=f"http://127.0.0.1:9,{fake.url}")
+def test_a_server_that_is_gone_or_busy_is_passed_over(
+    folders: dict[str, Path], fakes: Callable[[Base], Fake], house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is gone was the least busy, so every request began by waiting for it; one that was busy was the end."""
+    monkeypatch.setattr(servers, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(servers, "LONGEST_PAUSE", 1000.0)
+    busy, fake = (fakes(load_base(folders["llama"], dtype="float32")) for _ in range(2))
+    config = ServeConfig(engine="vllm", at=f"http://127.0.0.1:9,{busy.url},{fake.url}")
     alone = load_embedding(folders["llama"])
-    service = Service(alone, house.root, upstream(alone, *config.urls), config, computes_here=False)
+    backend = upstream(alone, *config.urls)
+    service = Service(alone, house.root, backend, config, computes_here=False)
+    busy.fails = 503
     with TestClient(create_app(service), base_url="http://localhost") as client:
         for _ in range(3):
             assert client.post("/v1/completions", json={"model": "base", "prompt": "x", "max_tokens": 1}).status_code == 200
-    assert len(fake.asked) == 3
+        assert (len(busy.asked), len(fake.asked), backend.load.retries) == (1, 3, 1)
+        fake.fails = 429
+        answer = client.post("/v1/completions", json={"model": "base", "prompt": "x", "max_tokens": 1})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream")  # all were asked, the gone one last
 
 
 def test_no_server_at_all_is_the_users_fault_at_the_start(folders: dict[str, Path]) -> None:

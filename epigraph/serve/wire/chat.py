@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_serializer
+from pydantic import Field, Tag, model_serializer
 
 from epigraph.serve.faults import bad
 from epigraph.serve.wire.completions import Finish
 from epigraph.serve.wire.sampled import MOST_LOGPROBS, Sampled
-from epigraph.serve.wire.shape import Count, Fields, Request, RouteTaken, Text, Usage, Wire, absent
+from epigraph.serve.wire.shape import LIST, Count, Fields, Request, RouteTaken, Text, Usage, Wire, absent, by_first
 
 
 class Part(Request):
@@ -21,7 +21,13 @@ class Message(Request):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text | list[Part] | None = None
+    content: (
+        Annotated[
+            Annotated[Text, Tag("text")] | Annotated[list[Part], LIST, Tag("objects")],
+            by_first("text", "objects"),
+        ]
+        | None
+    ) = None
 
     @property
     def said(self) -> str:
@@ -37,7 +43,7 @@ class Message(Request):
 class ChatRequest(Sampled):
     """A conversation."""
 
-    messages: Annotated[list[Message], Field(max_length=10_000)] | None = None
+    messages: Annotated[list[Message], LIST] | None = None
     fields: Annotated[Fields | None, Field(description="the template's fields by name")] = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None

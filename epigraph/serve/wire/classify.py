@@ -2,18 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
-from epigraph.serve.wire.shape import Fields, Request, RouteTaken, Text, Usage, Wire, absent
+from epigraph.serve.wire.shape import LIST_OF_SOME, Fields, Request, RouteTaken, Text, Usage, Wire, absent, by_first
 
-Given = Text | Fields
+Given = Annotated[Annotated[Text, Tag("text")] | Annotated[Fields, Tag("object")], by_first("text", "object")]
 
 
 class ClassifyRequest(Request):
     """One text or many; a task of several fields takes objects."""
 
     model: Annotated[str, Field(max_length=1000, examples=["routing"])]
-    input: Given | Annotated[list[Given], Field(min_length=1)]
+    input: Annotated[
+        Annotated[Text, Tag("text")] | Annotated[Fields, Tag("object")] | Annotated[list[Given], LIST_OF_SOME, Tag("texts")],
+        by_first("text", "object", "texts"),
+    ]
     truncate: Annotated[bool, Field(description="shorten a text that is too long instead of 400")] = False
 
     @property

@@ -2,23 +2,44 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from epigraph.serve.wire.sampled import MOST_LOGPROBS, Sampled
-from epigraph.serve.wire.shape import Count, Fields, RouteTaken, Text, Token, Usage, Wire, absent
+from epigraph.serve.wire.shape import (
+    LIST_OF_SOME,
+    Count,
+    Fields,
+    RouteTaken,
+    Text,
+    Token,
+    Usage,
+    Wire,
+    absent,
+    by_first,
+)
 
 DEFAULT_TOKENS = 16
-Tokens = Annotated[list[Token], Field(min_length=1)]
+Tokens = Annotated[list[Token], Field(min_length=1, max_length=1_000_000, fail_fast=True)]
+Prompt = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[list[Text], LIST_OF_SOME, Tag("texts")]
+    | Annotated[Tokens, Tag("numbers")]
+    | Annotated[list[Tokens], LIST_OF_SOME, Tag("numberss")],
+    by_first("text", "texts", "numbers", "numberss"),
+]
 
 
 class CompletionRequest(Sampled):
     """A text, several, token ids, or several lists of them."""
 
-    prompt: (
-        Text | Annotated[list[Text], Field(min_length=1)] | Tokens | Annotated[list[Tokens], Field(min_length=1)] | None
-    ) = None
+    prompt: Prompt | None = None
     fields: Annotated[
-        Fields | Annotated[list[Fields], Field(min_length=1)] | None, Field(description="the template's fields by name")
+        Annotated[
+            Annotated[Fields, Tag("object")] | Annotated[list[Fields], LIST_OF_SOME, Tag("objects")],
+            by_first("object", "objects"),
+        ]
+        | None,
+        Field(description="the template's fields by name"),
     ] = None
     max_tokens: Count | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None

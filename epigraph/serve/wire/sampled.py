@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from epigraph.serve.faults import bad
-from epigraph.serve.wire.shape import Count, Request, Seed, Token
+from epigraph.serve.wire.shape import Count, Request, Seed, Token, by_first
 from epigraph.serve.work import Sampling
 
 MOST_LOGPROBS = 20
@@ -24,8 +24,14 @@ class Sampled(Request):
     model: Annotated[str, Field(max_length=1000, examples=["routing", "routing@3", "routing@prod", "base"])]
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     seed: Seed | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=32)] | None = None
-    stop_token_ids: Annotated[list[Token], Field(max_length=32)] | None = None
+    stop: (
+        Annotated[
+            Annotated[Stop, Tag("text")] | Annotated[list[Stop], Field(max_length=32, fail_fast=True), Tag("texts")],
+            by_first("text", "texts"),
+        ]
+        | None
+    ) = None
+    stop_token_ids: Annotated[list[Token], Field(max_length=32, fail_fast=True)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
@@ -34,7 +40,12 @@ class Sampled(Request):
     ignore_eos: bool | None = None
     raw: Annotated[bool, Field(description="nothing of the task is added")] = False
     prompt_at: Annotated[
-        Count | list[Count] | None, Field(description="raw requests: the token index at which the prompt stands")
+        Annotated[
+            Annotated[Count, Tag("number")] | Annotated[list[Count], Field(max_length=1000, fail_fast=True), Tag("numbers")],
+            by_first("number", "numbers"),
+        ]
+        | None,
+        Field(description="raw requests: the token index at which the prompt stands"),
     ] = None
     truncate: Annotated[bool, Field(description="shorten a text that is too long, as predict does, instead of 400")] = False
 

@@ -1,14 +1,51 @@
-"""What all requests and answers share: strict fields, unknown ones allowed, options that are refused rather than ignored."""
+"""What all requests and answers share: strict fields, unknown ones allowed, options that are refused rather than ignored.
+
+Lists have a bound and end at their first fault, and a union is decided by what its value begins with: a body full of wrong
+items would otherwise make an error for each of them and every branch, millions of them, while nobody else is answered.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from epigraph.serve.faults import bad
 
+MOST_ITEMS = 10_000
+MOST_FIELDS = 1000
+LIST = Field(max_length=MOST_ITEMS, fail_fast=True)
+LIST_OF_SOME = Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)
+
+
+def branch(value: object) -> str:
+    """What a value begins with: a text, an object, or a list of such (in the plural); anything else is a number."""
+    if isinstance(value, list):
+        return f"{branch(value[0])}s" if value else "texts"
+    return "text" if isinstance(value, str) else "object" if isinstance(value, dict | BaseModel) else "number"
+
+
+def by_first(*tags: str) -> Discriminator:
+    """Decides between the tagged branches of a union; what fits none goes to the first that is a list, or is none, as it is."""
+
+    def tag(value: object) -> str:
+        found, alike = branch(value), [tag for tag in tags if tag.endswith("s") == isinstance(value, list)]
+        return found if found in tags else (alike or tags)[0]
+
+    return Discriminator(tag)
+
+
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > MOST_FIELDS:
+        raise ValueError(f"at most {MOST_FIELDS} fields are read")
+    return value
+
+
 Text = Annotated[str, Field(max_length=10_000_000)]
-Fields = dict[str, Text | Annotated[list[Text], Field(max_length=1000)]]
+Value = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(max_length=1000, fail_fast=True), Tag("texts")],
+    by_first("text", "texts"),
+]
+Fields = Annotated[dict[str, Value], BeforeValidator(_few)]
 """The template's fields by name; a row's own ``choices`` are a list."""
 Token = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]

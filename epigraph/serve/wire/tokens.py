@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from epigraph.serve.wire.chat import Message
-from epigraph.serve.wire.shape import Request, Text, Token, Wire
+from epigraph.serve.wire.shape import LIST, Request, Text, Token, Wire
 
 
 class TokenizeRequest(Request):
@@ -13,7 +13,7 @@ class TokenizeRequest(Request):
 
     model: str | None = None
     prompt: Text | None = None
-    messages: list[Message] | None = None
+    messages: Annotated[list[Message], LIST] | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     return_token_strs: bool | None = None
@@ -32,7 +32,7 @@ class DetokenizeRequest(Request):
     """Token ids."""
 
     model: str | None = None
-    tokens: Annotated[list[Token], Field(max_length=1_000_000)]
+    tokens: Annotated[list[Token], Field(max_length=1_000_000, fail_fast=True)]
 
 
 class Detokenized(Wire):
