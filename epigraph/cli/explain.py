@@ -14,6 +14,8 @@ from epigraph.errors import ConfigError, DataError, InputError
 
 if TYPE_CHECKING:
     from epigraph.explaining import Explanation
+    from epigraph.metrics import Interval
+    from epigraph.model import Given
     from epigraph.tasks.row import Row
 
 EXAMPLES = examples(
@@ -31,7 +33,12 @@ def explain(
     data: Annotated[
         str, typer.Option("--data", help="file to measure on; by default the rows that its run was scored on")
     ] = "",
-    text: Annotated[str, typer.Option("--text", help="explain the answer to this text (or JSON object of fields)")] = "",
+    text: Annotated[
+        str,
+        typer.Option(
+            "--text", help="explain the answer to this text (or JSON object of fields); without --data or --report only that"
+        ),
+    ] = "",
     other: Annotated[str, typer.Option("--with", help="another stored prompt of the same task to compare with")] = "",
     group: Annotated[
         list[str] | None, typer.Option("--group", help="compare the groups that this column of --data names")
@@ -55,6 +62,7 @@ def explain(
     """Explain a stored prompt: what matters in it, what it pushes, why an answer, what could go wrong. Warnings come first."""
     from epigraph.explaining import ExplainConfig
     from epigraph.explaining import explain as explain_prompt
+    from epigraph.explaining.explanation import FEWEST
     from epigraph.explaining.known_rows import find_rows
     from epigraph.explaining.matters import prune as shorten
     from epigraph.jobs import RUNS, open_prompt
@@ -72,13 +80,19 @@ def explain(
     second = shelf.get(other) if other else None
     task = Task.from_dict(stored.card.task)
     known = find_rows(library / RUNS, stored.card.reference)
+    only_why = bool(text) and not (data or report or other or prune)
     split = task.read_rows(data, need_target=False, strict=strict) if data else None
+    if split is not None and split.faults:
+        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in split.faults[:5])
+        say(f"note: {len(split.faults)} rows were skipped: {some}")
     found_rows = split.rows if split is not None else known.rows if known is not None else ()
     if not found_rows and not text:
         raise DataError(
             f"there are no rows to measure {stored.card.reference!r} on: its run's data is not there any more.",
             "Give a file with --data, or one --text.",
         )
+    if split is None and known is not None and len(found_rows) < FEWEST and text:
+        found_rows = ()  # too few to measure on; the text can be explained without
     source = f"{Path(data).name}" if split is not None else known.source if known is not None else ""
     groups = {name: group_values(data, name, found_rows) for name in group or ()}
     model = open_prompt(stored, base=base, device=device, dtype=dtype, note=say, keep=True)
@@ -92,6 +106,8 @@ def explain(
             groups=groups,
             train=known.train if known is not None else (),
             source=source,
+            split=known.split if split is None and known is not None else "test",
+            only=("why",) if only_why else (),
             config=config,
             stage=progress.stage,
         )
@@ -109,11 +125,11 @@ def explain(
     print_json(found.json | extra) if json else _show(found)
 
 
-def _given(text: str) -> "str | dict[str, str]":
+def _given(text: str) -> "Given":
+    """A text, or the fields of a JSON object, as ``predict`` reads them: lists, such as choices, stay lists."""
     from epigraph.cli.predict import _given as read
 
-    given = read(text)
-    return given if isinstance(given, str) else {str(k): str(v) for k, v in given.items()}
+    return read(text)
 
 
 def read_budget(text: str) -> float:
@@ -140,17 +156,23 @@ def group_values(data: str, column: str, rows: "Sequence[Row]") -> list[str]:
 
 def _show(found: "Explanation") -> None:
     print(f"{found.prompt}, measured on {found.rows} rows of {found.source or 'no file'} in {found.seconds:.0f} s")
+    if found.unlabelled:
+        say(f"note: {found.unlabelled} of {found.rows} rows do not say what is right; scores are of the others")
     if found.warnings:
         print("warnings, the most serious first:")
         for number, warning in enumerate(found.warnings, 1):
             print(f"  {number}. {warning}")
-    else:
+    elif set(found.sections) != {"why"}:
         print("nothing of what was tried gave reason for a warning")
     rows = _facts(found)
     if rows:
         print_table("", ["", "", ""], rows)
     for left in found.left_out:
         say(f"not measured: {left.section} ({left.reason})")
+
+
+def _signed(found: "Interval") -> str:
+    return f"{found.value:+.3f} [{found.low:+.3f} to {found.high:+.3f}]"
 
 
 def _facts(found: "Explanation") -> list[list[str]]:
@@ -163,13 +185,17 @@ def _facts(found: "Explanation") -> list[list[str]]:
         top = sorted(why.parts, key=lambda p: -abs(p.integrated))[:5]
         said = ", ".join(f"{p.what.strip()!r} {p.integrated:+.2f}" for p in top)
         rows.append(["why", f"{why.answer} rather than {why.instead}", said])
+        if why.reliable is not None:
+            rows.append(["", why.reliable.words, ""])
+        if why.neighbours:
+            rows.append(["", f"nearest among {why.neighbours_of}", "; ".join(n.text for n in why.neighbours[:2])])
     if "matters" in parts:
         m = parts["matters"]
         rows.append(
             [
                 "matters",
-                f"{len(m.fewest.kept)} of {len(m.vectors)} vectors keep 99% of the {m.metric}",
-                share_text(m.fewest.score.value),
+                f"{len(m.fewest.kept)} of {len(m.vectors)} vectors kept 99% of the {m.metric} where they were chosen",
+                f"on other rows {_signed(m.fewest.change)}",
             ]
         )
     if "pushes" in parts:
@@ -179,7 +205,9 @@ def _facts(found: "Explanation") -> list[list[str]]:
         rows.append(["says", parts["says"].verdict, "; ".join(d.text for d in parts["says"].descriptions[:1])])
     if "twin" in parts:
         t = parts["twin"]
-        rows.append(["twin", t.best.text[:200], f"agrees {share_text(t.best.agreement)}, loses {t.loss:.3f}"])
+        rows.append(
+            ["twin", t.best.text[:200], f"agrees {share_text(t.best.agreement.value)}, {t.metric} {_signed(t.change)}"]
+        )
     if "waywardness" in parts:
         w = parts["waywardness"]
         rows.append(["nearest words", w.verdict, f"{share_text(w.soft.value)} / {share_text(w.wayward.value)}"])

@@ -195,6 +195,7 @@ SCHEMAS = {
             "warnings": _TEXTS,
             "source": TEXT,
             "rows": _COUNT,
+            "unlabelled": _COUNT,
             "sections": _MAP,
             "left_out": _CAUSES,
             "seconds": NUMBER,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from epigraph.explaining.matters import Matters
 from epigraph.explaining.sensitivity import Sensitivity
 from epigraph.explaining.shortcuts import Shortcuts
-from epigraph.explaining.slices import Groups, Rate, Slices
+from epigraph.explaining.slices import Groups, Slices
 
 NAMED = 5
 BIASED, TURNED, FAR, UNFAIR = 0.3, 0.15, 0.1, 0.1
@@ -33,8 +33,10 @@ def find_cautions(
     shortcuts: Shortcuts | None = None,
     slices: Slices | None = None,
     groups: Groups | None = None,
+    trained: int = 0,
+    rows: int = 0,
 ) -> list[Caution]:
-    """What the sections give reason to warn of."""
+    """What the sections give reason to warn of; ``trained`` of the ``rows`` that were measured on are training rows."""
     found: list[Caution] = []
     found += _shortcuts(shortcuts) if shortcuts else []
     found += _sensitivity(sensitivity) if sensitivity else []
@@ -42,7 +44,13 @@ def find_cautions(
     found += _groups(groups) if groups else []
     found += _matters(matters) if matters else []
     found += _score(score) if score else []
+    found += [_seen_before(trained, rows)] if trained else []
     return sorted(found, key=lambda c: -c.seriousness)
+
+
+def _seen_before(trained: int, rows: int) -> Caution:
+    text = f"{trained} of the {rows} rows that it was measured on are among its training rows: scores are too favourable."
+    return Caution(text=text, about="provenance", seriousness=trained / rows)
 
 
 def _shortcuts(found: Shortcuts) -> list[Caution]:
@@ -61,7 +69,7 @@ def _shortcuts(found: Shortcuts) -> list[Caution]:
 def _sensitivity(found: Sensitivity) -> list[Caution]:
     cautions = []
     label = max(found.bias, key=lambda name: found.bias[name], default="")
-    if label:
+    if label and found.fields == 1:
         fair = found.expected.get(label, 1 / len(found.bias))
         if found.bias[label] - max(fair, 1 / len(found.bias)) > BIASED:
             text = f"Without any text it answers {label!r} with probability {found.bias[label]:.2f} (share of the rows: {fair:.2f})."
@@ -91,21 +99,18 @@ def _groups(found: Groups) -> list[Caution]:
             low, high = group.gap.low, group.gap.high
             text = f"Where {group.column} is {group.value!r} its accuracy is {-group.gap.value:.2f} lower [{low:+.2f} to {high:+.2f}]."
             cautions.append(Caution(text=text, about="groups", seriousness=0.3 - group.gap.value))
-        far = [r for r in group.rates if _undue(r) > UNFAIR and (r.difference.low > 0 or r.difference.high < 0)]
+        far = [r for r in group.rates if r.sure and abs(r.undue.value) > UNFAIR and (r.undue.low > 0 or r.undue.high < 0)]
         if far:
-            rate = max(far, key=_undue)
-            due = f"; the truths differ by {rate.due:+.0%}" if rate.due is not None else ""
+            rate = max(far, key=lambda r: abs(r.undue.value))
+            known = rate.due is not None
+            due = f"; the truths differ by {rate.due:+.0%}, which leaves" if known else ""
             text = (
                 f"Where {group.column} is {group.value!r} it answers {rate.label!r} in {rate.rate.value:.0%} of the rows, "
-                f"{rate.difference.value:+.0%} against the others [{rate.difference.low:+.0%} to {rate.difference.high:+.0%}]{due}."
+                f"{rate.difference.value:+.0%} against the others{due}{f' {rate.undue.value:+.0%}' if known else ''} "
+                f"[{rate.undue.low:+.0%} to {rate.undue.high:+.0%}]."
             )
-            cautions.append(Caution(text=text, about="groups", seriousness=_undue(rate)))
+            cautions.append(Caution(text=text, about="groups", seriousness=abs(rate.undue.value)))
     return cautions
-
-
-def _undue(rate: Rate) -> float:
-    """How much more, or less, often a group gets a label than it should (than the others, where no truths are known)."""
-    return abs(rate.difference.value - (rate.due or 0.0))
 
 
 def _matters(found: Matters) -> list[Caution]:

@@ -20,10 +20,11 @@ FEW = 16
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRows:
-    """Rows to measure on, what they are, and the training rows."""
+    """Rows to measure on, what they are (``split`` in one word, as scores have it), and the training rows."""
 
     rows: Sequence[Row]
     source: str
+    split: str
     train: Sequence[Row]
 
 
@@ -45,11 +46,12 @@ def _rows_of(run: Run) -> KnownRows | None:
     if source is None:
         return None
     task = Task.from_file(source, test=test, template=template, kind=kind)
-    for part, split in (("train", task.train), ("test", task.test)):
-        if split is not None and rows_hash(split.rows)[:16] not in noted["data"].get(part, ""):
+    for part, held in (("train", task.train), ("test", task.test)):
+        if held is not None and rows_hash(held.rows)[:16] not in noted["data"].get(part, ""):
             return None
     parts = divide(task, TuneConfig.from_dict(noted["config"]), thrifty=True)
-    rows, said = list(parts.final), f"the {parts.split} of {Path(source).name}"
+    rows, said, split = list(parts.final), f"the {parts.split} of {Path(source).name}", parts.split
     if len(rows) < FEW and parts.validation is not parts.final:
         rows, said = [*rows, *parts.validation], f"{said} and the rows it was chosen on"
-    return KnownRows(rows=rows, source=said, train=parts.train)
+        split = "validation"
+    return KnownRows(rows=rows, source=said, split=split, train=parts.train)

@@ -1,33 +1,36 @@
-"""What matters: each vector (and, for keys and values, each layer) left out, and the fewest vectors that do.
+"""What matters: each vector, groups of them (and, for keys and values, each layer) left out, and the fewest vectors that do.
 
     change(v) = score(prompt without v) − score(prompt)        paired bootstrap over the rows
 
 Left out means hidden from every softmax while all positions stay (``prompts.shown``): the one clean intervention. Bases that are
 run by plain concatenation hide nothing; there the prompt closes up. The fewest vectors are found by backward elimination
 (Guyon & Elisseeff 2003, section 4, https://www.jmlr.org/papers/v3/guyon03a.html): of the vectors that are left, the one is dropped
-without which the prompt's own answers stay likeliest, on one half of the rows; the scores are of the other half. What is dropped for
-good closes up, since that is how the shorter prompt will be stored.
+without which the prompt's own answers stay likeliest. Vectors and length are chosen on one half of the rows; scores, and the paired
+change from the whole prompt, are of the other half. Where there are many vectors they are ranked once instead. What is dropped for good
+closes up, since that is how the shorter prompt will be stored. Vectors that stand for each other matter little one by one: so halves and
+quarters of them are left out too, and thirds of the layers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from epigraph import metrics
 from epigraph.evaluation import evaluate
 from epigraph.explaining.case import Case, halves, pick, share
+from epigraph.explaining.judged import likelihood
 from epigraph.library import Card, Lineage
-from epigraph.methods.solver import PromptedBase
 from epigraph.metrics import Interval
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.prompts.shown import show, without
-from epigraph.tasks.encode import Encoded
 
 KEPT = 0.99
 MOST_GREEDY = 12
 Vector = tuple[int, int]  # block, number in it
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +45,26 @@ class Removal:
 
 @dataclass(frozen=True, kw_only=True)
 class Shorter:
-    """A prompt of fewer vectors, closed up. ``kept`` are (block, number in it)."""
+    """A prompt of fewer vectors, closed up. ``kept`` are (block, number in it); ``chosen_by`` is its score on the rows that lengths
+    are chosen on, all else is of the other rows: its score, the change from the whole prompt, the agreement with it."""
 
     kept: tuple[Vector, ...]
+    chosen_by: float
     score: Interval
+    change: Interval
     agreement: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matters:
-    """What each part of the prompt is worth."""
+    """What each part of the prompt is worth. ``groups`` are halves and quarters of the vectors, and thirds of the layers."""
 
     metric: str
     rows: int
     score: Interval
     without_prompt: Interval
     vectors: tuple[Removal, ...]
+    groups: tuple[Removal, ...]
     layers: tuple[Removal, ...]
     shorter: tuple[Shorter, ...]
     fewest: Shorter
@@ -65,33 +72,77 @@ class Matters:
 
 
 def measure_parts(case: Case, most_rows: int = 100) -> Matters:
-    """Leave out every vector, every layer, and ever more vectors."""
-    among = pick(case, most_rows)
-    rows = [case.encoded[i] for i in among]
+    """Leave out every vector, groups of them, every layer, and ever more vectors."""
+    among = pick(case, most_rows, scored=True)
     whole = [case.answers[i] for i in among]
     vectors = all_vectors(case.forms)
-    singles = tuple(_removal(case, among, rows, whole, _named(v, case), _hidden(case, [v])) for v in vectors)
-    layers = _layers(case, among, rows, whole)
+    singles = tuple(_removal(case, among, _named(v, case), _hidden(case, [v])) for v in vectors)
+    groups = tuple(_removal(case, among, name, _hidden(case, some)) for name, some in vector_groups(vectors))
+    layers = [[layer] for layer in range(case.engine.base.layers)] if _keyed(case) else []
     choosing, judged = halves(among, case.config.seed)
-    path = _shorten(case, vectors, [case.encoded[i] for i in choosing])
-    held = [case.encoded[i] for i in judged]
-    shorter = tuple(_shorter(case, kept, judged, held) for kept in path)
-    enough = KEPT * shorter[0].score.value
-    fewest = min((s for s in shorter if s.score.value >= enough), key=lambda s: len(s.kept))
-    hidden = "positions close up, since this base hides nothing" if case.engine.plain else "all positions stay"
+    shorter = tuple(_shorter(case, kept, choosing, judged) for kept in _shorten(case, vectors, choosing))
     return Matters(
         metric=case.metric_name,
         rows=len(among),
         score=case.score(whole, among),
-        without_prompt=case.score(case.answers_of(_kept(case.forms, []), rows), among),
+        without_prompt=case.score(case.answers_of(_kept(case.forms, []), among), among),
         vectors=singles,
-        layers=layers,
+        groups=groups + tuple(_removal(case, among, name, _at_layers(case, some)) for name, some in _thirds(layers)),
+        layers=tuple(_removal(case, among, str(one[0] + 1), _at_layers(case, one)) for one in layers),
         shorter=shorter,
-        fewest=fewest,
-        how=f"Each part left out of the attention in turn ({hidden}), {len(among)} rows of {case.source}; 95% intervals by "
-        f"paired bootstrap over the rows. Shorter prompts: chosen on {len(choosing)} of these rows, scored closed up on the other "
-        f"{len(judged)}.",
+        fewest=_fewest(shorter),
+        how=f"{_how_left_out(case, among)} {_how_shortened(case, vectors, choosing, judged)}",
     )
+
+
+def _how_left_out(case: Case, among: Sequence[int]) -> str:
+    hidden = "positions close up, since this base hides nothing" if case.engine.plain else "all positions stay"
+    return (
+        f"Each part left out of the attention in turn ({hidden}), {len(among)} rows of {case.source}; 95% intervals by paired "
+        "bootstrap over the rows."
+    )
+
+
+def _how_shortened(case: Case, vectors: Sequence[Vector], choosing: Sequence[int], judged: Sequence[int]) -> str:
+    loss = "the share of answers that change" if case.task.writes else "how unlikely its own answers become"
+    search = (
+        f"one vector after another dropped, each time the one that costs least ({loss})"
+        if len(vectors) <= MOST_GREEDY
+        else f"over {MOST_GREEDY} vectors, so all are ranked once by what is lost without each ({loss}), and the last are dropped"
+    )
+    rows = (
+        f"vectors and length chosen on {len(choosing)} of these rows, scores and changes measured on the other {len(judged)}"
+        if set(choosing).isdisjoint(judged)
+        else f"chosen and measured on the same {len(judged)} rows, since there are so few: too favourable"
+    )
+    return f"Shorter prompts, closed up: {search}; {rows}."
+
+
+def _fewest(shorter: Sequence[Shorter]) -> Shorter:
+    """The shortest that keeps 99% of the whole's score on the rows that lengths are chosen on."""
+    whole = shorter[0].chosen_by
+    return min((s for s in shorter if s.chosen_by >= whole - (1 - KEPT) * abs(whole) - 1e-9), key=lambda s: len(s.kept))
+
+
+def vector_groups(vectors: Sequence[Vector]) -> list[tuple[str, list[Vector]]]:
+    """Halves and quarters of the vectors in their order, where a part has two or more."""
+    found = []
+    for parts, name in ((2, "half"), (4, "quarter")):
+        if len(vectors) >= 2 * parts:
+            found += [(f"{name} {number} of the vectors", some) for number, some in enumerate(_parts(vectors, parts), 1)]
+    return found
+
+
+def _thirds(layers: Sequence[list[int]]) -> list[tuple[str, list[int]]]:
+    names = ("the early layers", "the middle layers", "the late layers")
+    if len(layers) < 2 * len(names):
+        return []
+    return [(name, [one[0] for one in part]) for name, part in zip(names, _parts(layers, len(names)), strict=True)]
+
+
+def _parts(items: Sequence[T], parts: int) -> list[list[T]]:
+    edges = [round(len(items) * i / parts) for i in range(parts + 1)]
+    return [list(items[a:b]) for a, b in pairwise(edges)]
 
 
 def all_vectors(forms: Sequence[Form]) -> list[Vector]:
@@ -120,61 +171,62 @@ def _kept(forms: Sequence[Form], vectors: Sequence[Vector]) -> list[Form]:
     return [without(form, [i for b, i in vectors if b == block]) for block, form in enumerate(forms)]
 
 
-def _layers(case: Case, among: Sequence[int], rows: Sequence[Encoded], whole: Sequence[str]) -> tuple[Removal, ...]:
-    if not all(isinstance(form, KeyValue) for form in case.forms):
-        return ()
+def _keyed(case: Case) -> bool:
+    return all(isinstance(form, KeyValue) for form in case.forms)
+
+
+def _at_layers(case: Case, layers: Sequence[int]) -> list[Form]:
+    """The forms hidden at these layers."""
     found = []
-    for layer in range(case.engine.base.layers):
-        forms = []
-        for form in case.forms:
-            shown = torch.ones(case.engine.base.layers, form.length, dtype=torch.bool)
-            shown[layer] = False
-            forms.append(show(form, shown))
-        found.append(_removal(case, among, rows, whole, str(layer + 1), forms))
-    return tuple(found)
+    for form in case.forms:
+        shown = torch.ones(case.engine.base.layers, form.length, dtype=torch.bool)
+        shown[list(layers)] = False
+        found.append(show(form, shown))
+    return found
 
 
-def _removal(
-    case: Case, among: Sequence[int], rows: Sequence[Encoded], whole: Sequence[str], what: str, forms: Sequence[Form]
-) -> Removal:
-    answers = case.answers_of(forms, rows)
-    seed = case.config.seed
-    change = metrics.paired_bootstrap(case.metric(whole, among), case.metric(answers, among), len(rows), seed=seed)
+def _removal(case: Case, among: Sequence[int], what: str, forms: Sequence[Form]) -> Removal:
+    whole, answers = [case.answers[i] for i in among], case.answers_of(forms, among)
     changed = share([a != b for a, b in zip(whole, answers, strict=True)])
-    return Removal(what=what, score=case.score(answers, among), change=change, changed=changed)
+    return Removal(what=what, score=case.score(answers, among), change=case.change(whole, answers, among), changed=changed)
 
 
-def _shorten(case: Case, vectors: list[Vector], rows: Sequence[Encoded]) -> list[list[Vector]]:
+def _shorten(case: Case, vectors: list[Vector], among: Sequence[int]) -> list[list[Vector]]:
     """Ever shorter lists of vectors, the whole first, none last."""
     if len(vectors) > MOST_GREEDY:
-        loss = {v: _loss(case, [w for w in vectors if w != v], rows) for v in vectors}
+        loss = {v: _loss(case, [w for w in vectors if w != v], among) for v in vectors}
         ranked = sorted(vectors, key=lambda v: -loss[v])
         sizes = sorted({round(len(vectors) * part) for part in (1, 0.75, 0.5, 0.375, 0.25, 0.125)} | {1, 2, 0}, reverse=True)
         return [sorted(ranked[:size]) for size in sizes]
     path, left = [list(vectors)], list(vectors)
     while left:
-        drop = min(left, key=lambda v: _loss(case, [w for w in left if w != v], rows)) if len(left) > 1 else left[0]
+        drop = min(left, key=lambda v: _loss(case, [w for w in left if w != v], among)) if len(left) > 1 else left[0]
         left = [v for v in left if v != drop]
         path.append(left)
     return path
 
 
-def _loss(case: Case, kept: Sequence[Vector], rows: Sequence[Encoded]) -> float:
+def _loss(case: Case, kept: Sequence[Vector], among: Sequence[int]) -> float:
     """How unlikely the whole prompt's answers become, in nats; for written answers, the share that changes."""
+    method, rows = case.method.with_forms(_kept(case.forms, kept)), [case.rows[i] for i in among]
+    whole = [case.answers[i] for i in among]
+    if case.task.writes:
+        return float(np.mean([a != b for a, b in zip(whole, method.outputs(rows), strict=True)]))
+    found = zip(rows, whole, method.probabilities(rows), strict=True)
+    likely = np.array([likelihood(case.task, row, answer, p) for row, answer, p in found])
+    return float(-np.log(np.maximum(likely, 1e-12)).mean())
+
+
+def _shorter(case: Case, kept: Sequence[Vector], choosing: Sequence[int], judged: Sequence[int]) -> Shorter:
     forms = _kept(case.forms, kept)
-    if not case.has_labels:
-        whole = case.answers_of(case.forms, rows)
-        return float(np.mean([a != b for a, b in zip(whole, case.answers_of(forms, rows), strict=True)]))
-    method: PromptedBase = case.method
-    chosen = method.label_probabilities(rows).argmax(1)
-    found = method.with_forms(forms).label_probabilities(rows)
-    return float(-np.log(np.maximum(found[np.arange(len(rows)), chosen], 1e-12)).mean())
-
-
-def _shorter(case: Case, kept: Sequence[Vector], among: Sequence[int], rows: Sequence[Encoded]) -> Shorter:
-    answers = case.answers_of(_kept(case.forms, kept), rows)
-    agreement = share([a == case.answers[i] for a, i in zip(answers, among, strict=True)])
-    return Shorter(kept=tuple(kept), score=case.score(answers, among), agreement=agreement)
+    answers, whole = case.answers_of(forms, judged), [case.answers[i] for i in judged]
+    return Shorter(
+        kept=tuple(kept),
+        chosen_by=case.score(case.answers_of(forms, choosing), choosing).value,
+        score=case.score(answers, judged),
+        change=case.change(whole, answers, judged),
+        agreement=share([a == b for a, b in zip(answers, whole, strict=True)]),
+    )
 
 
 def prune(case: Case, found: Matters, name: str) -> tuple[list[Form], Card]:
@@ -184,11 +236,15 @@ def prune(case: Case, found: Matters, name: str) -> tuple[list[Form], Card]:
         kept += [] if any(b == block for b, _ in kept) else [(block, 0)]
     forms = [_plain(form) for form in _kept(case.forms, sorted(kept))]
     card, length = case.model.card, sum(form.length for form in case.forms)
-    scores = evaluate(case.method.with_forms(forms), case.rows, split="test").json if case.labelled else {}
+    method = case.method.with_forms(forms)
+    scores = evaluate(method, case.known_rows, split=case.split).json if case.labelled else {}
+    scores |= {"trained_rows": case.trained} if scores and case.trained else {}
     numbers = sum(f.vectors.numel() if isinstance(f, Embedded) else f.keys.numel() + f.values.numel() for f in forms)
     cost = {**card.cost, "kept_parameters": numbers, "kept_bytes": 4 * numbers, "added_tokens": len(kept)}
     how = (
-        f"pruned from {length} to {len(kept)} vectors, those that keep {KEPT:.0%} of the {found.metric} on {found.rows} rows"
+        f"pruned from {length} to {len(kept)} vectors, those that keep {KEPT:.0%} of the {found.metric} on the rows they were chosen on "
+        f"(half of {found.rows}); on the others it changes by {found.fewest.change.value:+.3f} "
+        f"[{found.fewest.change.low:+.3f} to {found.fewest.change.high:+.3f}]"
     )
     return forms, replace(
         card,

@@ -22,6 +22,11 @@ from epigraph.explaining.waywardness import Wayward
 from epigraph.explaining.why import Why
 from epigraph.metrics import Interval
 
+SHOWN = (
+    "accuracy", "macro_f1", "micro_f1", "subset_accuracy", "quadratic_kappa", "bleu", "rouge_l", "token_f1", "exact_match",
+    "expected_calibration_error",
+)  # fmt: skip
+
 if TYPE_CHECKING:
     from epigraph.explaining.explanation import Explanation
 
@@ -46,7 +51,7 @@ def render_page(found: "Explanation") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": _share, "interval": _interval, "visible": visible}
+    environment.filters |= {"share": _share, "interval": _interval, "shares": _shares, "signed": _signed, "visible": visible}
     pictures: dict[str, Any] = {}
     for name, part in found.sections.items():
         pictures |= _DRAWN[name](part) if name in _DRAWN else {}
@@ -68,10 +73,18 @@ def _interval(found: Interval) -> str:
     return f"{found.value:.2f} [{found.low:.2f}–{found.high:.2f}]"
 
 
+def _shares(found: Interval) -> str:
+    return f"{found.value:.0%} [{found.low:.0%}–{found.high:.0%}]"
+
+
+def _signed(found: Interval) -> str:
+    return f"{found.value:+.2f} [{found.low:+.2f} to {found.high:+.2f}]"
+
+
 def _score(found: dict[str, Any]) -> dict[str, Markup]:
     bars = [
         bar_of(name.replace("_", " "), Interval(**found[name]), strong=True)
-        for name in ("accuracy", "macro_f1", "bleu", "rouge_l", "exact_match", "expected_calibration_error")
+        for name in SHOWN
         if isinstance(found.get(name), dict)
     ]
     if "majority" in found:
@@ -93,6 +106,9 @@ def _matters(found: Matters) -> dict[str, Markup]:
             most=1,
         ),
     }
+    if found.groups:
+        bars = [bar_of(f"without {g.what}", g.change, said=f"{g.change.value:+.2f}") for g in found.groups]
+        pictures["parts"] = draw_bars(f"Change of {found.metric} without groups of vectors or layers", bars)
     if found.layers:
         names = [layer.what for layer in found.layers]
         values = [layer.changed.value for layer in found.layers]
@@ -161,6 +177,8 @@ def _twin(found: Twin) -> dict[str, Markup]:
         bar_of("its twin", found.best.score),
         bar_of("the instruction", found.instruction.score),
     ]
+    if found.written is not None:
+        bars.append(bar_of("the best written by hand", found.written.score))
     return {"twin": draw_bars(found.metric, bars, least=0, most=1)}
 
 

@@ -16,11 +16,16 @@ import torch
 from torch import Tensor
 
 from epigraph import metrics
-from epigraph.errors import BaseMismatch, InputError
+from epigraph.errors import BaseMismatch, InputError, Unsupported
 from epigraph.explaining.case import Case, kappa, pick, share
+from epigraph.explaining.judged import is_right, said
 from epigraph.explaining.sensitivity import shown
+from epigraph.methods import judge
+from epigraph.methods.judge import Answer
 from epigraph.metrics import Interval
+from epigraph.model import PromptModel
 from epigraph.prompts import Embedded, Form, KeyValue, plain_forms
+from epigraph.tasks.row import Row
 
 POINTS, EXAMPLES = 11, 8
 
@@ -56,7 +61,7 @@ class Pair:
     scores: tuple[Interval, Interval]
     change: Interval
     agreement: Interval
-    kappa: float
+    kappa: Interval | None
     p: float | None
     differs: tuple[Differs, ...]
     between: tuple[Interval, ...]
@@ -69,34 +74,25 @@ class Pair:
 def compare_pair(case: Case, most_rows: int = 120) -> Pair:
     """Compare the case's prompt with the other one. InputError if they have other labels, BaseMismatch on another base."""
     assert case.other is not None
-    other = case.other.method
-    _check(case)
-    among = pick(case, most_rows)
+    check_pair(case.model, case.other)
+    among = pick(case, most_rows, scored=True)
     rows = [case.rows[i] for i in among]
     mine = [case.answers[i] for i in among]
-    theirs = (
-        [case.labels[i] for i in _aligned(case, other.probabilities(rows)).argmax(1)]
-        if case.has_labels
-        else other.outputs(rows)
-    )
-    matched, similarity = match(case.forms, plain_forms(other.forms, "a comparison of vectors"))
-    between, why_not = _between(case, matched, among)
-    known = case.labelled and case.has_labels
-    truth = [case.truth[i] for i in among]
+    theirs = judge.answer(case.other.method, rows).given
+    matched, similarity, why_not = _vectors(case)
+    between, why_not = ((), why_not) if why_not else _between(case, matched, among)
     differs = [i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
     return Pair(
         first=case.model.card.reference,
         second=case.other.card.reference,
         similarity=similarity,
         scores=(case.score(mine, among), case.score(theirs, among)),
-        change=metrics.paired_bootstrap(
-            case.metric(mine, among), case.metric(theirs, among), len(among), seed=case.config.seed
-        ),
+        change=case.change(mine, theirs, among),
         agreement=share([a == b for a, b in zip(mine, theirs, strict=True)]),
-        kappa=kappa(mine, theirs) if case.has_labels else 0.0,
-        p=metrics.mcnemar(metrics.right(truth, mine), metrics.right(truth, theirs)) if known else None,
+        kappa=None if case.task.writes else kappa(mine, theirs, case.config.seed),
+        p=_p_value(case, rows, mine, theirs),
         differs=tuple(
-            Differs(text=shown(rows[i]), first=mine[i], second=theirs[i], truth=rows[i].target or "")
+            Differs(text=shown(rows[i]), first=said(mine[i]), second=said(theirs[i]), truth=rows[i].target or "")
             for i in differs[:EXAMPLES]
         ),
         between=between,
@@ -107,27 +103,43 @@ def compare_pair(case: Case, most_rows: int = 120) -> Pair:
     )
 
 
-def _check(case: Case) -> None:
-    assert case.other is not None
-    mine, theirs = case.model.card, case.other.card
+def _p_value(case: Case, rows: Sequence[Row], mine: Sequence[Answer], theirs: Sequence[Answer]) -> float | None:
+    """McNemar's p-value of "both are exactly right equally often"; None where no truths are known or answers are written."""
+    if not case.labelled or case.task.writes:
+        return None
+    right = [np.array([is_right(row, answer) for row, answer in zip(rows, given, strict=True)]) for given in (mine, theirs)]
+    return metrics.mcnemar(*right)
+
+
+def check_pair(first: PromptModel, second: PromptModel) -> None:
+    """InputError if two prompts do not answer the same task, BaseMismatch if they stand on other bases."""
+    mine, theirs = first.card, second.card
     if mine.base.fingerprint != theirs.base.fingerprint:
         raise BaseMismatch(
             f"prompt {theirs.reference!r} stands on base {theirs.base.name}, {mine.reference!r} on {mine.base.name}.",
             "Compare prompts of one base.",
         )
-    if set(case.labels) != set(case.other.task.labels) or case.has_labels != case.other.task.has_labels:
+    if set(first.task.labels) != set(second.task.labels) or first.task.kind != second.task.kind:
         raise InputError(
-            f"prompt {mine.reference!r} answers {', '.join(case.labels) or 'in text'}, {theirs.reference!r} "
-            f"{', '.join(case.other.task.labels) or 'in text'}.",
+            f"prompt {mine.reference!r} answers {_answers_in_words(first)}, {theirs.reference!r} {_answers_in_words(second)}.",
             "Compare prompts of one task.",
         )
 
 
-def _aligned(case: Case, probabilities: np.ndarray) -> np.ndarray:
-    """The other prompt's probabilities in the order of this one's labels."""
+def _answers_in_words(model: PromptModel) -> str:
+    ways = {"generation": "in text", "choice": "one of a row's choices", "multilabel": "any of "}
+    return f"{ways.get(model.task.kind, '')}{', '.join(model.task.labels)}"
+
+
+def _vectors(case: Case) -> tuple[list[Form] | None, Similarity | None, str]:
+    """B's forms in the order of A's vectors, how alike they are, and why their vectors can't be compared ("": they can)."""
     assert case.other is not None
-    order = list(case.other.task.labels)
-    return probabilities[:, [order.index(label) for label in case.labels]]
+    if case.no_forms or case.other.method.members > 1:
+        return None, None, "vectors are compared of two single prompts that are the same for every text"
+    try:
+        return *match(case.forms, plain_forms(case.other.method.forms, "a comparison of vectors")), ""
+    except Unsupported as refused:
+        return None, None, refused.message
 
 
 def match(first: Sequence[Form], second: Sequence[Form]) -> tuple[list[Form] | None, Similarity | None]:
@@ -212,11 +224,10 @@ def _between(case: Case, matched: list[Form] | None, among: Sequence[int]) -> tu
         return (), "their forms or lengths differ, so there is no straight line between them"
     if case.other.task.template.text != case.model.task.template.text:
         return (), "they stand in different templates, so what lies between has no place"
-    rows = [case.encoded[i] for i in among]
     found = []
     for t in np.linspace(0, 1, POINTS):
         forms = [_mixed(a, b, float(t)) for a, b in zip(case.forms, matched, strict=True)]
-        found.append(case.score(case.answers_of(forms, rows), among))
+        found.append(case.score(case.answers_of(forms, among), among))
     return tuple(found), ""
 
 

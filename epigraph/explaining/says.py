@@ -23,7 +23,10 @@ from epigraph.engine.generation import go_on
 from epigraph.engine.inspection import Look, inspect
 from epigraph.engine.stream import Tail
 from epigraph.explaining.case import Case, kappa, pick
+from epigraph.explaining.judged import said
+from epigraph.methods import judge
 from epigraph.methods.hard import instruction_in_place
+from epigraph.methods.judge import Answer
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.prompts.shown import show, without
 from epigraph.tasks.encode import Encoded
@@ -77,7 +80,7 @@ def elicit_descriptions(case: Case, most_rows: int = 40) -> Says:
         found.append(Description(text=text, source=source, agreement=agreed, kappa=k))
     found.sort(key=lambda d: (-d.kappa, -d.agreement))
     answers = [case.answers[i] for i in among]
-    bare = case.answers_of([without(form, []) for form in case.forms], [case.encoded[i] for i in among])
+    bare = case.answers_of([without(form, []) for form in case.forms], among)
     return Says(
         descriptions=tuple(found),
         bare=_agreement(case, bare, answers),
@@ -96,16 +99,16 @@ def faithfulness(case: Case, description: str, among: Sequence[int]) -> tuple[fl
     hard = instruction_in_place(case.engine, task, case.method.output_tokens)
     rows = [case.rows[i] for i in among]
     answers = [case.answers[i] for i in among]
-    said = [case.labels[i] for i in hard.probabilities(rows).argmax(1)] if case.has_labels else hard.outputs(rows)
-    agreed = _agreement(case, said, answers)
-    return agreed, kappa(said, answers) if case.has_labels else agreed
+    given = judge.answer(hard, rows).given
+    agreed = _agreement(case, given, answers)
+    return agreed, agreed if case.task.writes else kappa(given, answers).value
 
 
-def _agreement(case: Case, said: Sequence[str], answers: Sequence[str]) -> float:
-    """The share of equal labels; for written answers ROUGE-L."""
-    if not case.has_labels:
-        return float(metrics.rouge_l(list(said), [(answer,) for answer in answers]))
-    return float(np.mean([a == b for a, b in zip(said, answers, strict=True)]))
+def _agreement(case: Case, given: Sequence[Answer], answers: Sequence[Answer]) -> float:
+    """The share of equal answers; for written ones ROUGE-L."""
+    if case.task.writes:
+        return float(metrics.rouge_l([said(one) for one in given], [(said(answer),) for answer in answers]))
+    return float(np.mean([a == b for a, b in zip(given, answers, strict=True)]))
 
 
 def _verdict(found: Sequence[Description]) -> str:
@@ -126,8 +129,8 @@ def _elicited(case: Case) -> list[tuple[str, str]]:
     found = []
     for number, (before, after) in enumerate(REQUESTS):
         tokens = case.engine.base.tokenize(before), case.engine.base.tokenize(after)
-        said = _patched(case, form, *tokens) if isinstance(form, Embedded) else _placed(case, form, *tokens)
-        found += [(_cleaned(text), f"{where}, request {number + 1}") for text, where in said]
+        elicited = _patched(case, form, *tokens) if isinstance(form, Embedded) else _placed(case, form, *tokens)
+        found += [(_cleaned(text), f"{where}, request {number + 1}") for text, where in elicited]
     return found
 
 

@@ -7,10 +7,15 @@
 Candidates: the words that go most with the answers, with the wrong answers, and with the labels of the training rows where these are
 known; and single tokens of the vocabulary by a first-order estimate, (E_v − E_0) · ∂ log p(label) / ∂E (HotFlip: Ebrahimi et al. 2018,
 section 3, https://arxiv.org/abs/1712.06751), so that a word is found which is in none of the rows. Each is tried on a few rows; those
-that add most are measured on other rows, against words drawn at random (Welch's test, corrected for the words measured). What counts is
-the counterfactual, not the association alone: Feder et al. 2022, section 2 (https://arxiv.org/abs/2109.00725).
+that add most are measured on other rows, against words drawn at random. What counts is the counterfactual, not the association alone:
+Feder et al. 2022, section 2 (https://arxiv.org/abs/2109.00725).
 
-A word is suspicious where it surely adds to a label and, besides,
+    t(w) = (adds(w) − mean of adds(c)) / (s √(1 + 1/k))        over k words c drawn at random, s their standard deviation; k − 1 degrees
+
+The rows share a word, so they say nothing of how much words differ: a word's mean effect is held against the spread of other words'
+mean effects (prediction of one more draw), corrected for the words measured.
+
+A word is suspicious where it surely adds to a label, and not just a little, and, besides,
     it alone tells the label of many training (or given) rows: a shortcut that the data offers and the prompt takes; or
     the answers go with it and the truths do not; or
     it turns many answers although the truths of the rows say nothing of it.
@@ -30,13 +35,15 @@ from jaxtyping import Float
 from epigraph.engine.inspection import Look, inspect, label_tail, tree_scores
 from epigraph.errors import Unsupported
 from epigraph.explaining.case import Case, share
-from epigraph.explaining.sensitivity import answers_to
-from epigraph.explaining.words import longest_field, place_of, put_in, spellings, take_out, with_text, words_of
+from epigraph.explaining.judged import is_right, said
+from epigraph.explaining.words import begins_word, longest_field, place_of, put_in, spellings, take_out, with_text, words_of
+from epigraph.methods import judge
 from epigraph.metrics import Interval
 from epigraph.tasks.row import Row
 
-TRIED, CONTROLS, MEASURED, OFFERED = 10, 10, 8, 4
-FIRST_ROWS, ROWS = 8, 32
+TRIED, CONTROLS, MEASURED, OFFERED = 10, 16, 8, 4
+FIRST_ROWS, ROWS, CONTROL_ROWS = 8, 32, 16
+FEWEST_CONTROLS, LEAST_SPREAD = 5, 0.01
 LEAST_ADDED, LEAST_FLIPS, SURE_FLIPS, ALPHA = 0.5, 0.25, 0.4, 0.01
 COMMON, COMMON_ROWS, BELIEVED, SUPPORT = 0.15, 8, 0.8, 0.1
 GRADIENT_ROWS, GRADIENT_TOKENS, GRADIENT_LABELS = 4, 4, 4
@@ -62,7 +69,7 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """What one word does. ``adds`` nats to ``label`` with the p-value of adding more than words drawn at random; ``flips`` of
+    """What one word does. ``adds`` nats to ``label`` with the p-value of a word drawn at random adding as much; ``flips`` of
     ``tried`` rows with another answer; ``rows`` have it, ``answered`` and ``true`` (None where not known) of these with the label.
     ``why`` is empty where it is no shortcut."""
 
@@ -111,12 +118,13 @@ def measure_shortcuts(case: Case, train: Sequence[Row] = ()) -> Shortcuts:
     rng = random.Random(case.config.seed)
     order = rng.sample(range(len(case.rows)), len(case.rows))
     first, later = order[:FIRST_ROWS], order[FIRST_ROWS : FIRST_ROWS + ROWS]
-    later = later if len(later) >= FIRST_ROWS else order
+    apart = len(later) >= FIRST_ROWS
+    later = later if apart else order[:ROWS]
     spelled, known = spellings([*given.texts, *trained.texts]), [*given.words, *trained.words]
     ways = {word: _Way(word, spelled.get(word, word), place_of(known, word)) for word in candidates}
     ordinary_ways = [_Way(w, spelled.get(w, w), place_of(given.words, w)) for w in _controls(has, set(candidates), rng)]
-    controls = [_put(case, has, way, first) for way in ordinary_ways]
-    ordinary = np.concatenate([c.shifts[:, c.label] for c in controls] or [np.zeros(1)])
+    controls = [_put(case, has, way, later[:CONTROL_ROWS]) for way in ordinary_ways]
+    ordinary = np.array([c.most for c in controls])
     tried: dict[str, float] = {}
     for word, way in ways.items():
         if case.clock.over and tried:
@@ -125,14 +133,17 @@ def measure_shortcuts(case: Case, train: Sequence[Row] = ()) -> Shortcuts:
     offered = [word for word in tried if _offered(case, word, (trained, given))][:OFFERED]
     chosen = list(dict.fromkeys([*offered, *sorted(tried, key=lambda w: -tried[w])]))[:MEASURED]
     found = [_measure(case, has, ways[word], later, candidates[word]) for word in chosen]
-    judged = [_judged(word, shifts, ordinary, len(chosen), (trained, given)) for word, shifts in found]
+    judged = [_judged(word, ordinary, len(chosen), (trained, given)) for word in found]
     judged.sort(key=lambda w: -w.seriousness)
+    rows = f"{len(later)} other rows" if apart else f"{len(later)} rows, these among them, since there are so few"
+    few = "" if len(controls) >= FEWEST_CONTROLS else " These are too few to say of any word that it does more than others."
     return Shortcuts(
         words=tuple(judged),
         ordinary=share([flip for c in controls for flip in c.flips]),
         tried=len(tried),
-        how=f"{len(tried)} words put into {len(first)} rows of {case.source} each; the {len(chosen)} that add most measured on "
-        f"{len(later)} other rows, and taken out of the rows that have them; {len(controls)} words drawn at random for comparison.",
+        how=f"{len(tried)} words put into {len(first)} rows of {case.source} each; the {len(chosen)} that add most measured on {rows}, "
+        f"and taken out of the rows that have them; {len(controls)} words drawn at random for comparison, on "
+        f"{len(later[:CONTROL_ROWS])} of the same rows: a word counts where its mean effect is beyond the spread of theirs.{few}",
     )
 
 
@@ -169,10 +180,13 @@ def _read(case: Case, rows: Sequence[Row], where: str) -> _Read:
 def _candidates(case: Case, has: Sequence[set[str]], trained: _Read) -> dict[str, str]:
     """Word → how it was found, at most ``TRIED`` from each source."""
     found: dict[str, str] = {}
-    sources = [("it goes with the answers", associated(has, case.answers))]
+    answers = [said(answer) for answer in case.answers]
+    sources = [("it goes with the answers", associated(has, answers))]
     if case.labelled:
-        beyond = [a if a != t else "" for a, t in zip(case.answers, case.truth, strict=True)]
-        sources.append(("it goes with the wrong answers", associated(has, beyond)))
+        beyond = ["" if is_right(row, answer) else answer for row, answer in zip(case.rows, answers, strict=True)]
+        sources.append(
+            ("it goes with the wrong answers", associated([has[i] for i in case.known], [beyond[i] for i in case.known]))
+        )
     if trained.words:
         going = associated([set(words) for words in trained.words], [truth or "" for truth in trained.truth])
         sources.append(("it goes with the labels of the training rows", going))
@@ -216,8 +230,11 @@ def _by_gradient(case: Case) -> list[str]:
     table = base.embed(torch.arange(base.embedding.weight.shape[0])).float()
     found: list[str] = []
     for gradient in gradients:
-        texts = [base.tokenizer.decode([t]) for t in (table @ gradient).topk(min(len(table), 200)).indices.tolist()]
-        words = [text.strip().lower() for text in texts if text[:1] == " " and text.strip().isalpha() and len(text) > 3]
+        tokens = [
+            t for t in (table @ gradient).topk(min(len(table), 200)).indices.tolist() if begins_word(base.tokenizer, t)
+        ]
+        texts = [base.tokenizer.decode([t]).strip().lower() for t in tokens]
+        words = [text for text in texts if text.isalpha() and len(text) > 2]
         found += list(dict.fromkeys(words))[:GRADIENT_TOKENS]
     return found
 
@@ -291,7 +308,8 @@ def _put(case: Case, has: Sequence[set[str]], way: _Way, among: Sequence[int]) -
         )
     shifts = _log_odds(after) - _log_odds(case.probabilities[lacking])
     label = int(shifts.mean(0).argmax())
-    before, turned = case.chosen[lacking], after.argmax(1)
+    answers = judge.read(case.task, [case.rows[i] for i in lacking], after).given
+    before, turned = case.chosen[lacking], [case.labels.index(said(answer)) for answer in answers]
     return _Effect(shifts, label, [bool(t == label) for t, b in zip(turned, before, strict=True) if b != label])
 
 
@@ -306,17 +324,15 @@ def _changed(case: Case, number: int, change: Callable[[str], str]) -> Row:
     return with_text(row, field, change(row.fields[field]) or "-")
 
 
-def _measure(
-    case: Case, has: Sequence[set[str]], way: _Way, among: Sequence[int], found_by: str
-) -> tuple[Word, Float[np.ndarray, "N"]]:
-    """What the word does on rows that it was not chosen on, and its shifts row by row."""
+def _measure(case: Case, has: Sequence[set[str]], way: _Way, among: Sequence[int], found_by: str) -> Word:
+    """What the word does on these rows."""
     word, effect = way.word, _put(case, has, way, among)
     label = case.labels[effect.label]
     having = [i for i in range(len(has)) if word in has[i]]
     some = having[:ROWS]
-    without = answers_to(case, [_changed(case, i, lambda text: take_out(text, word)) for i in some]) if some else []
+    without = case.answers_to([_changed(case, i, lambda text: take_out(text, word)) for i in some]) if some else ()
     gone = [a != case.answers[i] for i, a in zip(some, without, strict=True)]
-    found = Word(
+    return Word(
         word=word,
         label=label,
         adds=effect.most,
@@ -327,24 +343,22 @@ def _measure(
         hangs=(sum(gone) / len(gone) if gone else 0.0) * len(having) / len(has),
         rows=len(having),
         answered=_part([case.answers[i] == label for i in having]),
-        true=_part([case.truth[i] == label for i in having]) if case.labelled else None,
+        true=_part([case.truth[i] == label for i in case.known if word in has[i]]),
         place=way.place,
         found_by=found_by,
         told=None,
     )
-    return found, effect.shifts[:, effect.label]
 
 
 def _part(flags: Sequence[bool]) -> float | None:
     return sum(flags) / len(flags) if flags else None
 
 
-def _judged(
-    word: Word, shifts: Float[np.ndarray, "N"], ordinary: Float[np.ndarray, "M"], tried: int, parts: Sequence[_Read]
-) -> Word:
+def _judged(word: Word, ordinary: Float[np.ndarray, "K"], tried: int, parts: Sequence[_Read]) -> Word:
     """The word with its p-value, what it tells by itself, and the reason why it is suspicious, if it is."""
     told = [part.told(word.word, word.label) for part in parts]
-    judged = replace(word, p=min(1.0, tried * _greater(shifts, ordinary)), told=next((t for t in told if t.decides), None))
+    p = min(1.0, tried * beyond_others(word.adds, ordinary))
+    judged = replace(word, p=p, told=next((t for t in told if t.decides), None))
     return replace(judged, why=_suspicion(judged, told))
 
 
@@ -353,24 +367,22 @@ def _offered(case: Case, word: str, parts: Sequence[_Read]) -> bool:
     return any(part.told(word, label).decides for part in parts for label in case.labels)
 
 
-def _greater(shifts: Float[np.ndarray, "N"], ordinary: Float[np.ndarray, "M"]) -> float:
-    """The one-sided p-value of Welch's test; 1 where there are too few rows."""
-    from scipy.stats import ttest_ind
+def beyond_others(adds: float, ordinary: Float[np.ndarray, "K"]) -> float:
+    """The one-sided p-value of a mean effect as one more draw of the words drawn at random; 1 where these are too few."""
+    from scipy.stats import t
 
-    if len(shifts) < 3 or len(ordinary) < 3 or shifts.mean() <= ordinary.mean():
+    k = len(ordinary)
+    if k < FEWEST_CONTROLS or adds <= ordinary.mean():
         return 1.0
-    if shifts.std() + ordinary.std() == 0:
-        return 0.0
-    return float(ttest_ind(shifts, ordinary, equal_var=False, alternative="greater").pvalue)
+    spread = max(float(ordinary.std(ddof=1)), LEAST_SPREAD) * math.sqrt(1 + 1 / k)
+    return float(t.sf((adds - float(ordinary.mean())) / spread, k - 1))
 
 
 def _suspicion(word: Word, told: Sequence[Told]) -> str:
-    if word.p > ALPHA:
+    if word.p > ALPHA or word.adds < LEAST_ADDED:
         return ""
     if word.told is not None:
         return f"it stands in {word.told.share:.0%} of the {word.told.where}, {word.told.purity:.0%} of them {word.label!r}"
-    if word.adds < LEAST_ADDED:
-        return ""
     if word.rows >= COMMON_ROWS and word.true is not None and (word.answered or 0) > word.true + SUPPORT:
         return f"the answers go with it in {word.answered:.0%} of {word.rows} rows, the truths in {word.true:.0%}"
     seen = [t for t in told if t.rows >= 2]

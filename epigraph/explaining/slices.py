@@ -2,6 +2,7 @@
 
     gap(slice) = accuracy inside − accuracy outside        Fisher's exact test; Benjamini–Hochberg at 5% over all slices tried
     selection rate(group, label) = share of the group's rows that get the label        difference to all others, with interval
+    undue(group, label) = mean inside − mean outside of (answered − true)              bootstrap; permutations; Benjamini–Hochberg
 
 Intervals of differences of two shares: Newcombe 1998, method 10 (https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I).
 Correction: Benjamini & Hochberg 1995 (https://doi.org/10.1111/j.2517-6161.1995.tb02031.x). Selection rates are the demographic-parity view
@@ -11,18 +12,21 @@ and accuracies the overall-accuracy view of Hardt et al. 2016 (https://arxiv.org
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Float
 
-from epigraph import metrics
 from epigraph.explaining.case import Case, share
 from epigraph.explaining.words import words_of
+from epigraph.methods.judge import Answer
 from epigraph.metrics import Interval
+from epigraph.tasks.row import Row
 
 FEWEST, MOST_WORDS = 8, 200
 ALPHA = 0.05
 GROUPS = 12
+RESAMPLES, PERMUTATIONS = 1000, 4999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +52,18 @@ class Slices:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """How often a group gets a label, and how much more often than all other rows; ``due`` is the same difference of the truths."""
+    """How often a group gets a label, and how much more often than all other rows; ``due`` is the same difference of the truths.
+
+    ``undue`` is the difference of the two, row by row (``difference`` where no truths are known); ``sure`` that it withstands the
+    correction over all groups and labels."""
 
     label: str
     rate: Interval
     difference: Interval
     due: float | None
+    undue: Interval
+    p: float
+    sure: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +80,16 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """Every group of every column that was asked for."""
+    """Every group of every column that was asked for; ``dropped`` are those that are not compared, each with the reason."""
 
     groups: tuple[Group, ...]
+    dropped: tuple[str, ...]
     how: str
 
 
 def measure_slices(case: Case, most: int = 10) -> Slices:
     """The slices with the lowest accuracy against the rest."""
-    right = metrics.right(case.truth, case.answers)
+    right = case.right(case.known)
     found = []
     for what, inside in _slices(case):
         if FEWEST <= int(inside.sum()) <= len(right) - FEWEST:
@@ -95,7 +106,8 @@ def measure_slices(case: Case, most: int = 10) -> Slices:
 
 
 def _slices(case: Case) -> list[tuple[str, np.ndarray]]:
-    texts = [" ".join(row.fields.values()) for row in case.rows]
+    rows = case.known_rows
+    texts = [" ".join(row.fields.values()) for row in rows]
     words = [set(words_of(text)) for text in texts]
     sizes = np.array([len(text) for text in texts])
     low, high = np.quantile(sizes, [1 / 3, 2 / 3])
@@ -103,11 +115,20 @@ def _slices(case: Case) -> list[tuple[str, np.ndarray]]:
         (f"short texts (up to {low:.0f} characters)", sizes <= low),
         (f"long texts (over {high:.0f} characters)", sizes > high),
     ]
-    found += [(f"true label {label}", np.array([t == label for t in case.truth])) for label in dict.fromkeys(case.truth)]
+    truths = [_labels_of(case, row) for row in rows]
+    names = dict.fromkeys(label for labels in truths for label in labels)
+    found += [(f"true label {label}", np.array([label in labels for labels in truths])) for label in names]
     counts = Counter(word for each in words for word in each)
     often = [w for w, n in counts.most_common() if FEWEST <= n <= len(texts) - FEWEST and any(c.isalnum() for c in w)]
     found += [(f"the word {w!r}", np.array([w in each for each in words])) for w in often[:MOST_WORDS]]
     return found
+
+
+def _labels_of(case: Case, row: Row) -> tuple[str, ...]:
+    """The true labels of a row; none where it has choices of its own, which are no labels."""
+    if not case.task.knows_labels or row.target is None:
+        return ()
+    return (row.target,) if case.has_labels else row.labels
 
 
 def _slice(what: str, inside: np.ndarray, right: np.ndarray) -> Slice:
@@ -135,35 +156,95 @@ def fisher(a: int, b: int, c: int, d: int) -> float:
 
 def _corrected(found: Sequence[Slice]) -> list[Slice]:
     """Mark those that withstand Benjamini–Hochberg."""
-    ordered = sorted(found, key=lambda s: s.p)
-    last = max((i + 1 for i, s in enumerate(ordered) if s.p <= ALPHA * (i + 1) / len(ordered)), default=0)
-    return [Slice(**{**s.__dict__, "sure": i < last}) for i, s in enumerate(ordered)]
+    sure = withstanding([s.p for s in found])
+    return [replace(one, sure=flag) for one, flag in zip(found, sure, strict=True)]
+
+
+def withstanding(p_values: Sequence[float]) -> list[bool]:
+    """Which withstand Benjamini–Hochberg at 5%."""
+    ordered = sorted(p_values)
+    line = [p for i, p in enumerate(ordered, 1) if p <= ALPHA * i / len(ordered)]
+    return [bool(line) and p <= line[-1] for p in p_values]
 
 
 def measure_groups(case: Case) -> Groups:
-    """Accuracy and selection rates of every group with enough rows."""
-    found = []
+    """Accuracy and selection rates of every group with enough rows: of the rows that say what is right, where any do."""
+    among = case.known if case.labelled else tuple(range(len(case.rows)))
+    found, dropped = [], []
     for column, values in case.groups.items():
-        for value, rows in Counter(values).most_common(GROUPS):
-            if FEWEST <= rows <= len(values) - 1:
-                found.append(_group(case, column, value, np.array([v == value for v in values])))
+        some = [values[i] for i in among]
+        for place, (value, rows) in enumerate(Counter(some).most_common()):
+            if reason := _dropped(place, rows, len(some)):
+                dropped.append(f"{column} {value!r} ({reason})")
+            else:
+                found.append(_group(case, among, column, value, np.array([v == value for v in some])))
+    sure = iter(withstanding([rate.p for group in found for rate in group.rates]))
+    groups = tuple(replace(g, rates=tuple(replace(r, sure=next(sure)) for r in g.rates)) for g in found)
+    left = f" Not compared: {', '.join(dropped)}." if dropped else ""
     return Groups(
-        groups=tuple(found),
-        how=f"Groups of at least {FEWEST} rows of {case.source}, each against all other rows; intervals of differences after Newcombe.",
+        groups=groups,
+        dropped=tuple(dropped),
+        how=f"Groups of at least {FEWEST} of {len(among)} rows of {case.source}, each against all other rows; intervals of differences "
+        "after Newcombe. Whether a group gets a label more often than is due: answers minus truths row by row, bootstrap over the rows, "
+        f"permutation test, Benjamini–Hochberg at 5% over all groups and labels.{left}",
     )
 
 
-def _group(case: Case, column: str, value: str, inside: np.ndarray) -> Group:
+def _dropped(place: int, rows: int, of: int) -> str:
+    """Why the group at this place, by size, is not compared."""
+    if rows < FEWEST:
+        return f"{rows} rows"
+    if rows >= of:
+        return "all rows"
+    return f"beyond the {GROUPS} largest" if place >= GROUPS else ""
+
+
+def _group(case: Case, among: Sequence[int], column: str, value: str, inside: Bool[np.ndarray, "N"]) -> Group:
     accuracy = gap = None
-    if case.labelled and case.has_labels:
-        right = metrics.right(case.truth, case.answers)
+    if case.labelled:
+        right = case.right(among)
         accuracy, gap = share(right[inside]), difference(right[inside], right[~inside])[0]
-    rates = []
-    for label in case.labels:
-        gets = np.array([answer == label for answer in case.answers])
-        is_due = np.array([truth == label for truth in case.truth])
-        due = float(is_due[inside].mean() - is_due[~inside].mean()) if case.labelled else None
-        rates.append(
-            Rate(label=label, rate=share(gets[inside]), difference=difference(gets[inside], gets[~inside])[0], due=due)
+    gets = _gets(case.labels, [case.answers[i] for i in among])
+    due = _gets(case.labels, [case.truth[i] for i in among]) if case.labelled else np.zeros_like(gets)
+    undue = gets.astype(np.float64) - due
+    p_values = permuted(undue, inside, case.config.seed)
+    rates = [
+        Rate(
+            label=label,
+            rate=share(gets[inside, c]),
+            difference=difference(gets[inside, c], gets[~inside, c])[0],
+            due=float(due[inside, c].mean() - due[~inside, c].mean()) if case.labelled else None,
+            undue=_between(undue[:, c], inside, case.config.seed),
+            p=p_values[c],
         )
+        for c, label in enumerate(case.labels)
+    ]
     return Group(column=column, value=value, rows=int(inside.sum()), accuracy=accuracy, gap=gap, rates=tuple(rates))
+
+
+def _gets(labels: Sequence[str], answers: Sequence[Answer]) -> Bool[np.ndarray, "N C"]:
+    """Which answer has, or is, which label."""
+    return np.array(
+        [[label == a or (isinstance(a, tuple) and label in a) for label in labels] for a in answers], dtype=np.bool_
+    )
+
+
+def _between(values: Float[np.ndarray, "N"], inside: Bool[np.ndarray, "N"], seed: int) -> Interval:
+    """Mean inside minus mean outside with its 95% interval over rows, each side resampled by itself."""
+    rng, sides = np.random.default_rng(seed), (values[inside], values[~inside])
+    drawn = [side[rng.integers(0, len(side), (RESAMPLES, len(side)))].mean(1) for side in sides]
+    value = float(sides[0].mean() - sides[1].mean())
+    low, high = np.percentile(drawn[0] - drawn[1], [2.5, 97.5])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def permuted(values: Float[np.ndarray, "N C"], inside: Bool[np.ndarray, "N"], seed: int) -> list[float]:
+    """For every column the two-sided p-value of "as much inside as outside", by drawing the group anew."""
+    flags = np.random.default_rng(seed).permuted(np.tile(inside, (PERMUTATIONS, 1)), axis=1).astype(np.float64)
+    n, total = inside.sum(), values.sum(0)
+
+    def gaps(sums: np.ndarray) -> np.ndarray:
+        return np.asarray(np.abs(sums / n - (total - sums) / (len(inside) - n)))
+
+    met = gaps(flags @ values) >= gaps(values[inside].sum(0)) - 1e-9
+    return [float((hits + 1) / (PERMUTATIONS + 1)) for hits in met.sum(0)]

@@ -7,7 +7,7 @@ soft prompt's own answers; (2) PEZ: continuous vectors whose projection to the n
 algorithm 1, https://arxiv.org/abs/2302.03668); (3) GCG: of the token swaps that the gradient favours the one that lowers the loss most
 (Zou et al. 2023, algorithm 1, https://arxiv.org/abs/2307.15043). Differs: all candidates of a step are tried side by side in one pass.
 Tokens stand in the prompt's place, so that the frozen states of the rows serve every candidate. Only strings that tokenise back to the
-same tokens count, so that the twin can be copied out as text.
+same tokens count, so that the twin can be copied out as text; what is shown is what was scored, with all that stands around it.
 
     fluency = exp( −mean log p(token | tokens before it) )       perplexity under the base
 """
@@ -24,42 +24,53 @@ from torch import Tensor
 from epigraph.engine.inspection import inspect, label_scores
 from epigraph.engine.stream import Tail
 from epigraph.errors import EpigraphError, Unsupported
-from epigraph.explaining.case import Case, halves, kappa, pick
-from epigraph.methods.hard import few_shot, instruction_in_place
+from epigraph.explaining.case import Case, halves, kappa, pick, share
+from epigraph.explaining.judged import said
+from epigraph.explaining.words import begins_word
+from epigraph.methods import judge
+from epigraph.methods.hard import GAP, _fitted, few_shot, instruction_in_place, shown_example
+from epigraph.methods.judge import Answer
 from epigraph.methods.solver import PromptedBase
+from epigraph.methods.wording import is_template, template_prompt
 from epigraph.metrics import Interval
 from epigraph.prompts import Embedded, Form
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.row import Row
+from epigraph.tasks.template import Template
 
 SHOTS, DRAWS = 4, 2
+INSTRUCTION, TEMPLATE = "an instruction in the prompt's place", "a template of its own, written by hand"
 BATCH, SWAPS, TOP = 12, 8, 32
 PEZ_RATE = 0.3  # in units of the table's rms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hard:
-    """A hard prompt: its text, how it was made, how it agrees with the soft prompt, its score, its perplexity."""
+    """A hard prompt: its words as they were scored and how it was made; ``whole`` is all that the base reads, with fields by name;
+    how it agrees with the soft prompt, its score, its perplexity."""
 
     text: str
+    whole: str
     how: str
     divergence: float
-    agreement: float
-    kappa: float
+    agreement: Interval
+    kappa: Interval
     score: Interval
     perplexity: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
-    """The best hard prompt found beside the soft prompt's score and the task's own instruction."""
+    """The best hard prompt found beside the soft prompt's score, the task's own instruction, and the best hard prompt written by hand
+    (by its score on the searching half; None where none was written). ``change`` is the twin's score minus the soft prompt's, paired."""
 
     best: Hard
     instruction: Hard
+    written: Hard | None
     others: tuple[Hard, ...]
     soft: Interval
     metric: str
-    loss: float
+    change: Interval
     rows: int
     stopped: str
     how: str
@@ -67,41 +78,55 @@ class Twin:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A hard prompt that is in the search; its divergence is from the searching half."""
+    """A hard prompt that is in the search; divergence and score are of the searching half. ``words`` is the bare instruction."""
 
     text: str
+    whole: str
     how: str
     method: PromptedBase
     divergence: float
+    score: float
+    words: str = ""
 
 
 def search_twin(case: Case, descriptions: Sequence[str] = (), most_rows: int = 120) -> Twin:
-    """Search within the budget, and measure on rows that the search has not seen. Unsupported where answers are written."""
+    """Search within the budget, and measure on rows that the search has not seen. Unsupported where answers are no single labels."""
     if not case.has_labels:
-        raise Unsupported("a twin is searched for where answers are labels; this prompt writes text.")
-    search = _Search(case, pick(case, most_rows))
+        raise Unsupported(no_twin(case))
+    search = _Search(case, pick(case, most_rows, scored=True))
     candidates = search.instructions(descriptions)
     candidates += search.demonstrations(candidates)
-    stopped = "the budget was spent before tokens were searched"
-    if not case.clock.over and not case.engine.plain:
-        found, stopped = search.tokens(candidates)
-        candidates += found
-    own = next((c for c in candidates if c.text == case.model.task.instruction), candidates[0])
+    found, stopped = search.tokens(candidates)
+    candidates += found
+    own = next((c for c in candidates if c.words == case.model.task.instruction), candidates[0])
+    by_hand = max(search.by_hand(candidates), key=lambda c: c.score, default=None)
     candidates.sort(key=lambda c: c.divergence)
-    measured = {id(c): search.measure(c) for c in [*candidates[:4], own]}
-    best, soft = measured[id(candidates[0])], case.score([case.answers[i] for i in search.held], search.held)
+    measured = {id(c): search.measure(c) for c in [*candidates[:4], own, *([by_hand] if by_hand else [])]}
+    best, soft = measured[id(candidates[0])], [case.answers[i] for i in search.held]
+    apart = "other rows" if set(search.seen).isdisjoint(search.held) else "rows, the same, since there are so few"
     return Twin(
         best=best,
         instruction=measured[id(own)],
+        written=measured[id(by_hand)] if by_hand else None,
         others=tuple(measured[id(c)] for c in candidates[1:4]),
-        soft=soft,
+        soft=case.score(soft, search.held),
         metric=case.metric_name,
-        loss=soft.value - best.score.value,
+        change=case.change(soft, search.said(candidates[0]), search.held),
         rows=len(search.held),
         stopped=stopped,
         how=f"{len(candidates)} hard prompts tried on {len(search.seen)} rows of {case.source}; the best by divergence measured on "
-        f"{len(search.held)} other rows. {stopped}",
+        f"{len(search.held)} {apart}. {stopped}",
     )
+
+
+def no_twin(case: Case) -> str:
+    """Why no twin is searched for where answers are no single labels."""
+    ways = {
+        "generation": "writes text",
+        "choice": "chooses among a row's own choices",
+        "multilabel": "may give several labels",
+    }
+    return f"a twin is searched for where answers are labels; this prompt {ways.get(case.task.kind, 'does not give one label')}."
 
 
 class _Search:
@@ -120,15 +145,33 @@ class _Search:
         words = list(task.labels.values())
         either = f"{', '.join(words[:-1])} or {words[-1]}"
         texts = [task.instruction, *task.hard_prompts, f"Answer {either}.", f"Is this {either}?", either, *descriptions]
-        found = []
-        for text in dict.fromkeys(t for t in texts if t.strip()):
-            method = instruction_in_place(self.case.engine, replace(task, instruction=text), self.case.method.output_tokens)
-            found.append(self._tried(text, "an instruction", method))
-        return found
+        return [found for text in dict.fromkeys(t for t in texts if t.strip()) if (found := self._worded(text)) is not None]
+
+    def _worded(self, text: str) -> _Candidate | None:
+        """An instruction in the prompt's place, or a whole template where the text names a field; None where it leaves no room."""
+        task, tokens = self.case.model.task, self.case.method.output_tokens
+        try:
+            if is_template(task, text):
+                method = template_prompt(self.case.engine, task, text, tokens)
+                return self._tried(text, text, TEMPLATE, method, text)
+            method = instruction_in_place(self.case.engine, replace(task, instruction=text), tokens)
+        except EpigraphError:
+            return None
+        fitted = _fitted(text, task.template.segments[0])
+        return self._tried(fitted.strip("\n"), _whole(task.template, fitted), INSTRUCTION, method, text)
+
+    def by_hand(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
+        """Those that a person wrote: the task's hard prompts, and its instruction unless it was made of the labels."""
+        task = self.case.model.task
+        written = {*task.hard_prompts, *(() if task.instruction_generated else (task.instruction,))}
+        return [c for c in candidates if c.words in written]
 
     def demonstrations(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         """The best instruction before examples that carry the soft prompt's answers."""
-        task = replace(self.case.model.task, instruction=min(candidates, key=lambda c: c.divergence).text)
+        usable = [c for c in candidates if c.how == INSTRUCTION]
+        if not usable:
+            return []
+        task = replace(self.case.model.task, instruction=min(usable, key=lambda c: c.divergence).words)
         found = []
         for _ in range(DRAWS):
             if self.case.clock.over:
@@ -136,10 +179,9 @@ class _Search:
             examples = [_answered(self.case, i) for i in self._turns()]
             try:
                 method = few_shot(self.case.engine, task, examples, self.case.method.output_tokens)
-                text = "\n".join([task.instruction, *(" ".join(e.fields.values()) + f" → {e.target}" for e in examples)])
-                found.append(
-                    self._tried(text, f"an instruction and {len(examples)} examples with the prompt's answers", method)
-                )
+                text = GAP.join([task.instruction, *("".join(shown_example(task, e)) for e in examples)]) + GAP
+                how = f"an instruction and {len(examples)} examples with the prompt's answers"
+                found.append(self._tried(text.rstrip("\n"), _whole(task.template.placed("first"), text), how, method))
             except EpigraphError:  # they leave no room for a row
                 continue
         return found
@@ -148,22 +190,26 @@ class _Search:
         """Rows of the searching half, one of each answer in turn."""
         by: dict[str, list[int]] = {}
         for i in self.rng.sample(self.seen, len(self.seen)):
-            by.setdefault(self.case.answers[i], []).append(i)
+            by.setdefault(said(self.case.answers[i]), []).append(i)
         return [i for turn in zip(*(list(g) + [-1] * SHOTS for g in by.values()), strict=False) for i in turn if i >= 0][
             :SHOTS
         ]
 
-    def _tried(self, text: str, how: str, method: PromptedBase) -> _Candidate:
+    def _tried(self, text: str, whole: str, how: str, method: PromptedBase, words: str = "") -> _Candidate:
         with self.case.engine.store.passing():
-            found = torch.tensor(np.log(np.maximum(method.probabilities(self.rows), 1e-9)), dtype=torch.float32)
-        return _Candidate(text, how, method, float(divergence(self.target, found).mean()))
+            p = method.probabilities(self.rows)
+        found = torch.tensor(np.log(np.maximum(p, 1e-9)), dtype=torch.float32)
+        score = self.case.score(judge.read(self.case.task, self.rows, p).given, self.seen).value
+        return _Candidate(text, whole, how, method, float(divergence(self.target, found).mean()), score, words)
 
     def tokens(self, candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], str]:
-        """PEZ, then GCG, from the best candidate that stands in the prompt's place; and how far the search came."""
-        case = self.case
-        best = min((c for c in candidates if c.how == "an instruction"), key=lambda c: c.divergence)
+        """PEZ, then GCG, from the best candidate that stands in the prompt's place; and how far the search came, or why it did not."""
+        case, usable = self.case, [c for c in candidates if c.how == INSTRUCTION]
+        if reason := self._no_tokens(usable):
+            return [], f"No tokens were searched: {reason}."
+        best = min(usable, key=lambda c: c.divergence)
         words = TokenSearch(case, self.target, [case.encoded[i] for i in self.seen], self.rng)
-        ids = words.begin(case.engine.base.tokenize(" " + best.text), case.config.twin_tokens)
+        ids = words.begin(case.engine.base.tokenize(" " + best.words), case.config.twin_tokens)
         steps = case.config.twin_steps
         ids, taken = words.project(ids, steps // 2)
         first = ids
@@ -174,24 +220,45 @@ class _Search:
         found = []
         for tokens, how in ((first, "tokens found by projection (PEZ)"), (ids, "tokens found by swaps (GCG)")):
             text = case.engine.base.detokenize(tokens)
-            found.append(self._tried(text, how, case.method.with_forms(words.forms(tokens))))
+            whole = _whole(case.model.task.template, text)
+            found.append(self._tried(text, whole, how, case.method.with_forms(words.forms(tokens)).with_shift(None)))
         return found, stopped
+
+    def _no_tokens(self, usable: Sequence[_Candidate]) -> str:
+        """Why no tokens are searched; "" where they are."""
+        if self.case.clock.over:
+            return "the budget was spent"
+        if self.case.engine.plain:
+            return "this base is run by plain concatenation, which is not searched over"
+        if self.case.no_forms:
+            return "they take the place of one prompt that is the same for every text"
+        return "" if usable else "no instruction was there to begin with"
+
+    def said(self, candidate: _Candidate) -> list[Answer]:
+        """What a candidate answers to the rows that were not searched on."""
+        with self.case.engine.store.passing():
+            return list(judge.answer(candidate.method, [self.case.rows[i] for i in self.held]).given)
 
     def measure(self, candidate: _Candidate) -> Hard:
         """A candidate on the rows that were not searched on."""
-        case = self.case
-        with case.engine.store.passing():
-            said = [case.labels[i] for i in candidate.method.probabilities([case.rows[i] for i in self.held]).argmax(1)]
+        case, given = self.case, self.said(candidate)
         answers = [case.answers[i] for i in self.held]
         return Hard(
             text=candidate.text,
+            whole=candidate.whole,
             how=candidate.how,
             divergence=candidate.divergence,
-            agreement=float(np.mean([a == b for a, b in zip(said, answers, strict=True)])),
-            kappa=kappa(said, answers),
-            score=case.score(said, self.held),
+            agreement=share([a == b for a, b in zip(given, answers, strict=True)]),
+            kappa=kappa(given, answers, case.config.seed),
+            score=case.score(given, self.held),
             perplexity=perplexity(case, candidate.text),
         )
+
+
+def _whole(template: Template, text: str) -> str:
+    """All that the base reads with this text in the first block: fields by name, the other blocks empty."""
+    first, *rest = [Template._source(pieces) for pieces in template.segments]
+    return first + text.replace("{", "{{").replace("}", "}}") + "".join(rest)
 
 
 class TokenSearch:
@@ -203,8 +270,8 @@ class TokenSearch:
         self.target = target.to(case.engine.base.device)
         self.allowed = allowed_tokens(case)
         self.table = self.engine.base.embed(self.allowed).float()
-        decode = self.engine.base.tokenizer.decode
-        self.words = [i for i in self.allowed.tolist() if decode([i])[:1] == " "] or self.allowed.tolist()
+        tokenizer = self.engine.base.tokenizer
+        self.words = [i for i in self.allowed.tolist() if begins_word(tokenizer, i)] or self.allowed.tolist()
         self.unit = self.engine.base.table_rms
 
     def begin(self, ids: Sequence[int], length: int) -> list[int]:
@@ -331,4 +398,4 @@ def perplexity(case: Case, text: str) -> float:
 
 
 def _answered(case: Case, number: int) -> Row:
-    return replace(case.rows[number], target=case.answers[number])
+    return replace(case.rows[number], target=said(case.answers[number]))

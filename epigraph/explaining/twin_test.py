@@ -36,8 +36,9 @@ def test_swaps_come_nearer_to_a_prompt_that_is_a_text() -> None:
 def test_a_twin_is_measured_on_rows_it_was_not_searched_on() -> None:
     case = toy_case("kv", twin_tokens=4, twin_steps=4)
     found = search_twin(case, ["say good or bad"])
-    assert 0 <= found.best.agreement <= 1
-    assert found.loss == pytest.approx(found.soft.value - found.best.score.value)
+    assert 0 <= found.best.agreement.low <= found.best.agreement.value <= 1
+    assert found.change.value == pytest.approx(found.best.score.value - found.soft.value)
+    assert found.change.low <= found.change.value <= found.change.high
     assert found.rows == len(case.rows) // 2
     assert found.best.divergence == min(h.divergence for h in (found.best, *found.others))
     assert "2 projected and 2 swapped steps over 4 tokens" in found.stopped

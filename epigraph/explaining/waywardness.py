@@ -6,12 +6,13 @@ Source: Khashabi et al. 2022, section 3 (https://arxiv.org/abs/2112.08348). The 
 truths (the given prompt's answers where there are none), and pulled back whenever a vector's nearest token would be another. If it
 then answers as well as the prompt while it reads as that text, a reading by nearest tokens says nothing of what a prompt does.
 
-The reading of a vector is the nearest token of the table (euclidean); of keys and values, the token whose first-layer values are nearest.
+The reading of a vector is the nearest token of the table (euclidean); of keys and values, the token whose first-layer values are nearest:
+these alone are held near the text, keys and later layers are free, and the verdict says so.
 """
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,23 +20,32 @@ from torch import Tensor
 from epigraph.base import Base
 from epigraph.engine.inspection import first_values
 from epigraph.errors import Unsupported
-from epigraph.explaining.case import Case, halves, pick
+from epigraph.explaining.case import Case, halves, pick, share
+from epigraph.explaining.judged import said
 from epigraph.metrics import Interval
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.prompts.init import repeat_to
-from epigraph.tasks.encode import Encoded
+from epigraph.tasks.row import Row
+from epigraph.tuning.objective import Divisible, make_objective
 
 UNRELATED = (
     "The ferry to the island leaves at noon and the harbour smells of tar, rope and oranges while gulls circle over "
     "the pier in the wind"
 )
 PULL, BATCH, SHRINK, TRIES = 0.01, 16, 0.7, 12
-NEAR = 0.02
+NEAR = 0.05  # the most that may be lost by a prompt of which "answers as well" is said
+FIRST_LAYER = (
+    "Of these keys and values only the values of the first layer are held near the text, since only they can be read by tokens: keys and "
+    "all later layers are free, so this shows less than the study does of vectors."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wayward:
-    """The prompt's nearest tokens, and a prompt that reads as the unrelated text: their scores on the same held rows."""
+    """The prompt's nearest tokens, and a prompt that reads as the unrelated text: their scores on the same held rows.
+
+    ``change`` is the paired change of the score from the one to the other; ``held_near`` says what alone was held near the text, "" where
+    that is all of the prompt."""
 
     nearest: tuple[str, ...]
     text: str
@@ -44,9 +54,11 @@ class Wayward:
     soft: Interval
     before: Interval
     wayward: Interval
-    agreement: float
+    change: Interval
+    agreement: Interval
     metric: str
     steps: int
+    held_near: str
     verdict: str
     how: str
 
@@ -55,46 +67,55 @@ def measure_waywardness(case: Case, most_rows: int = 160) -> Wayward:
     """Tune a prompt that reads as an unrelated text, on half of the rows, and score it on the other half."""
     if case.engine.plain:
         raise Unsupported("re-tuning towards a text is not done on a base that is run by plain concatenation.")
-    train, held = halves(pick(case, most_rows), case.config.seed)
+    train, held = halves(pick(case, most_rows, scored=True), case.config.seed)
     pulled = _Pulled(case)
-    before = case.answers_of(pulled.forms(), [case.encoded[i] for i in held])
+    before = case.answers_of(pulled.forms(), held)
     steps = _tune(case, pulled, train)
-    rows = [case.encoded[i] for i in held]
     with torch.no_grad():
-        answers = case.answers_of(pulled.forms(), rows)
+        answers = case.answers_of(pulled.forms(), held)
     whole = [case.answers[i] for i in held]
-    soft, found = case.score(whole, held), case.score(answers, held)
+    change = case.change(whole, answers, held)
     decode = case.engine.base.tokenizer.decode
     reads = [token for number in range(len(pulled.texts)) for token in pulled.reading(number)]
     wanted = [token for text in pulled.texts for token in text]
+    keyed = any(isinstance(form, KeyValue) for form in case.forms)
+    apart = "others" if set(train).isdisjoint(held) else "of the same, since there are so few"
     return Wayward(
         nearest=tuple(decode([t]) for form in case.forms for t in read(case.engine.base, form)),
         text=case.engine.base.detokenize(wanted),
         reads_as=tuple(decode([t]) for t in reads),
         share_of_text=sum(a == b for a, b in zip(reads, wanted, strict=True)) / len(wanted),
-        soft=soft,
+        soft=case.score(whole, held),
         before=case.score(before, held),
-        wayward=found,
-        agreement=sum(a == b for a, b in zip(answers, whole, strict=True)) / len(whole),
+        wayward=case.score(answers, held),
+        change=change,
+        agreement=share([a == b for a, b in zip(answers, whole, strict=True)]),
         metric=case.metric_name,
         steps=steps,
-        verdict=_verdict(soft, found),
-        how=f"Tuned for {steps} steps on {len(train)} rows of {case.source}, scored on {len(held)} others; γ = {PULL}.",
+        held_near=FIRST_LAYER if keyed else "",
+        verdict=_verdict(change, FIRST_LAYER if keyed else ""),
+        how=f"Tuned for {steps} steps on {len(train)} rows of {case.source}, scored on {len(held)} {apart}; γ = {PULL}."
+        + (f" {FIRST_LAYER}" if keyed else ""),
     )
 
 
-def _verdict(soft: Interval, found: Interval) -> str:
-    lost = soft.value - found.value
-    if lost <= max(NEAR, 0.02 * soft.value):
-        return "A prompt that reads as this unrelated text answers as well: the nearest tokens are no explanation of this prompt."
-    if found.high >= soft.low:
+def _verdict(change: Interval, limits: str) -> str:
+    """What the paired change of the score says; ``limits`` of what was held near the text."""
+    moved, bounds = f"{change.value:+.2f}", f"[{change.low:+.2f} to {change.high:+.2f}]"
+    tail = f" {limits}" if limits else ""
+    if change.low >= -NEAR:
         return (
-            f"A prompt that reads as this unrelated text loses {lost:.2f} after a short tuning, no more than the chance of these rows "
-            "explains: do not read the nearest tokens as an explanation."
+            f"A prompt that reads as this unrelated text answers as well ({moved} {bounds}): the nearest tokens are no explanation of "
+            f"this prompt.{tail}"
+        )
+    if change.high >= 0:
+        return (
+            f"A prompt that reads as this unrelated text changes the score by {moved} {bounds} after a short tuning: it may answer as well "
+            f"or worse, these rows do not tell. Do not read the nearest tokens as an explanation.{tail}"
         )
     return (
-        f"After this short tuning the prompt that reads as the text loses {lost:.2f}. That does not make the nearest tokens an "
-        "explanation: longer tunings close the gap in the cited study."
+        f"After this short tuning the prompt that reads as the text changes the score by {moved} {bounds}. That does not make the nearest "
+        f"tokens an explanation: longer tunings close the gap in the cited study.{tail}"
     )
 
 
@@ -162,14 +183,15 @@ def _tune(case: Case, pulled: _Pulled, train: Sequence[int]) -> int:
     """AdamW on the answers; the steps taken."""
     keyed = any(isinstance(form, KeyValue) for form in case.forms)
     rate, steps = (0.04 if keyed else 0.1), case.config.wayward_steps
+    objective = _objective(case, train)
     adam, rng = torch.optim.AdamW(pulled.parameters, lr=rate, weight_decay=0.0), random.Random(case.config.seed)
     taken = 0
     for step in range(steps):
         if case.clock.over:
             break
-        batch = rng.sample(list(train), min(BATCH, len(train)))
+        batch = rng.sample(range(len(train)), min(BATCH, len(train)))
         pull = sum((part.pow(2).mean() for part in pulled.parameters), torch.zeros(()))
-        loss = _loss(case, pulled.forms(), batch) + PULL * pull.to(case.engine.base.device)
+        loss = objective.losses([batch], [pulled.forms()])[0] + PULL * pull.to(case.engine.base.device)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(pulled.parameters, 1.0)
@@ -180,21 +202,17 @@ def _tune(case: Case, pulled: _Pulled, train: Sequence[int]) -> int:
     return taken
 
 
-def _loss(case: Case, forms: Sequence[Form], batch: Sequence[int]) -> Tensor:
-    """−log p of the right answers where they are known and can be said, else of the prompt's own."""
-    if not case.has_labels:
-        base = case.engine.base
-        rows = [_with_answer(case.encoded[i], [*base.tokenize(" " + case.answers[i]), base.end]) for i in batch]
-        sums, tokens = case.engine.answer_loss(rows, [list(forms)])
-        return sums.sum() / tokens.sum()
-    tree = case.method.tree
-    right = [case.truth[i] if case.truth[i] in case.labels else case.answers[i] for i in batch]
-    labels = [tree.trie.index(label) for label in right]
-    return case.engine.label_loss([case.encoded[i] for i in batch], labels, [list(forms)], tree).mean()
+def _objective(case: Case, train: Sequence[int]) -> Divisible:
+    """The loss that prompts of this kind of task are tuned by: on the truths where they can be answered, else on its own answers."""
+    return make_objective(case.method, [_taught(case, i) for i in train], [])
 
 
-def _with_answer(row: Encoded, answer: Sequence[int]) -> Encoded:
-    return Encoded(row.segments, tuple(answer), row.truncated, row.lead)
+def _taught(case: Case, number: int) -> Row:
+    row, answer = case.rows[number], case.answers[number]
+    names = row.choices or case.labels
+    if row.target is not None and (not names or set(row.labels or (row.target,)) <= {*names, ""}):
+        return row
+    return replace(row, target=said(answer), labels=answer if isinstance(answer, tuple) else ())
 
 
 class _Readings:

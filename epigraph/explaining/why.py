@@ -1,6 +1,6 @@
 """Why this answer: what each token of the text and each vector of the prompt adds, by two methods that can disagree.
 
-    F = log p(answer) − log p(next best)
+    F = log p(answer) − log p(next best)      (``margin.py``; calibrated, and the answer is that of ``predict``)
     integrated gradients   c_i = (x_i − x̄) · mean over t of ∂F(x̄ + t (x − x̄)) / ∂x_i          Σ c_i = F(x) − F(x̄)
     leave-one-out          c_i = F − F without i       (left out of every softmax, positions kept)
 
@@ -8,24 +8,26 @@ Sources: Sundararajan et al. 2017, section 3 (https://arxiv.org/abs/1703.01365);
 (https://arxiv.org/abs/1612.08220). x̄ is the mean of the embedding table for tokens and vectors, zero for keys and values. The gap of
 the sum is reported: it says how far the integral is from exact. Where answers are written, F is the log-probability of the first token.
 
-The nearest training examples are those whose frozen state (the last layer's at the last token, the mean taken off) has the largest
-cosine: what the base itself finds alike, whatever the prompt.
+The nearest examples (training rows where they are known) are those whose frozen state (the last layer's at the last token, the mean
+taken off) has the largest cosine: what the base itself finds alike, whatever the prompt.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from epigraph.engine.frozen import Text
-from epigraph.engine.inspection import Look, Seen, inspect, label_tail, tree_scores
-from epigraph.engine.stream import SLOT, Tail
+from epigraph.engine.inspection import Look
 from epigraph.errors import Unsupported
-from epigraph.explaining.case import Case
+from epigraph.explaining.case import Case, share
+from epigraph.explaining.judged import said
+from epigraph.explaining.margin import Margin
 from epigraph.explaining.sensitivity import shown
+from epigraph.methods import judge
+from epigraph.metrics import Interval
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.prompts.shown import show
 from epigraph.tasks.encode import Encoded
@@ -47,12 +49,31 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """A training example that the base finds alike: its text, its label, the cosine, and the prompt's answer to it."""
+    """A known row that the base finds alike: its text, its label, the cosine, and the prompt's answer to it."""
 
     text: str
     label: str
     similarity: float
     answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliable:
+    """Of ``rows`` rows that were answered with a probability from ``low`` to ``high``, the share that was right."""
+
+    low: float
+    high: float
+    rows: int
+    right: Interval
+
+    @property
+    def words(self) -> str:
+        """The same as a sentence."""
+        span = f"with a probability of {self.low:.1f} to {self.high:.1f}"
+        if not self.rows:
+            return f"None of the rows was answered {span}: how often such an answer is right is not known."
+        bounds = f"{self.right.value:.0%} [{self.right.low:.0%}–{self.right.high:.0%}]"
+        return f"Of {self.rows} rows answered {span}, {bounds} were right."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,23 +90,23 @@ class Why:
     agreement: float
     gap: float
     neighbours: tuple[Neighbour, ...]
+    neighbours_of: str
+    reliable: Reliable | None
     how: str
 
 
-def explain_answer(case: Case, row: Row, among: Sequence[Row] = ()) -> Why:
-    """Explain the answer to one row; ``among`` are rows to look for neighbours in."""
+def explain_answer(case: Case, row: Row, among: Sequence[Row] = (), source: str = "the training rows") -> Why:
+    """Explain the answer to one row; ``among`` are rows to look for neighbours in, and ``source`` says which these are."""
     if case.engine.plain:
         raise Unsupported(
             "contributions need a look into the attention, which a base that is run by plain concatenation does not give."
         )
-    (encoded,) = case.method.encode([row])
-    margin = _Margin(case, encoded)
+    margin = Margin(case, row)
     integrated, total = _integrate(margin)
     left_out = _leave_out(margin)
-    names = margin.names()
     parts = tuple(
         Part(what=name, prompt=prompt, integrated=float(a), left_out=float(b))
-        for (name, prompt), a, b in zip(names, integrated, left_out, strict=True)
+        for (name, prompt), a, b in zip(margin.parts(), integrated, left_out, strict=True)
     )
     gap = abs(float(sum(integrated)) - total) / max(1e-9, abs(total))
     return Why(
@@ -97,67 +118,26 @@ def explain_answer(case: Case, row: Row, among: Sequence[Row] = ()) -> Why:
         parts=parts,
         agreement=rank_correlation(integrated, left_out),
         gap=gap,
-        neighbours=tuple(_neighbours(case, encoded, among)),
+        neighbours=tuple(_neighbours(case, margin.encoded, among)),
+        neighbours_of=source,
+        reliable=_reliable(case, margin),
         how=f"Integrated gradients from the mean embedding in {STEPS} steps (the sum misses {gap:.0%}); leave-one-out with all positions "
         f"kept. What both say may be believed; where they differ, neither alone.",
     )
 
 
-class _Margin:
-    """F of one row, for any vectors of its tokens and any forms."""
-
-    def __init__(self, case: Case, encoded: Encoded) -> None:
-        self.case, self.encoded = case, encoded
-        with torch.no_grad():
-            self.seen = self._pass(1, case.forms, Look())
-            scores = self._scores(self.seen)[0]
-        order = scores.argsort(descending=True)
-        self.best, self.second = int(order[0]), int(order[1])
-        names = case.labels if case.has_labels else None
-        decode = case.engine.base.tokenizer.decode
-        self.answer, self.instead = (names[i] if names else decode([i]) for i in (self.best, self.second))
-        self.probabilities = {name: float(scores[i].exp()) for i, name in enumerate(names)} if names else {}
-        self.whole = float(self.of(self.seen)[0])
-        self.end = int(self.seen.stream.ends[0])
-
-    def _pass(self, copies: int, forms: Sequence[Form], look: Look) -> Seen:
-        case = self.case
-        tail = label_tail(case.method.tree, copies) if case.has_labels else Tail([()] * copies)
-        return inspect(case.engine, [self.encoded] * copies, forms, tail, look)
-
-    def _scores(self, seen: Seen) -> Tensor:
-        engine = self.case.engine
-        if self.case.has_labels:
-            return tree_scores(engine, seen.hidden, seen.stream.ends, self.case.method.tree)
-        at = torch.arange(len(seen.hidden), device=seen.hidden.device)
-        return torch.log_softmax(engine.trunk.logits(seen.hidden[at, (seen.stream.ends - 1).to(at.device)]), -1)
-
-    def of(self, seen: Seen) -> Tensor:
-        """F of every row of a pass."""
-        scores = self._scores(seen)
-        return scores[:, self.best] - scores[:, self.second]
-
-    def at(self, forms: Sequence[Form], look: Look, copies: int = 1) -> Tensor:
-        """F under these forms and this look."""
-        return self.of(self._pass(copies, forms, look))
-
-    @property
-    def columns(self) -> list[int]:
-        """The own columns of tokens and prompt vectors, in order."""
-        return list(range(self.end))
-
-    def names(self) -> list[tuple[str, bool]]:
-        """What stands in every column, then every vector of keys and values."""
-        decode, number = self.case.engine.base.tokenizer.decode, 0
-        found = []
-        for token in self.seen.stream.ids[0, : self.end].tolist():
-            number += token == SLOT
-            found.append((f"vector {number}", True) if token == SLOT else (decode([token]), False))
-        keyed = sum(f.length for f in self.case.forms if isinstance(f, KeyValue))
-        return found + [(f"vector {i + 1}", True) for i in range(keyed)]
+def _reliable(case: Case, margin: Margin) -> Reliable | None:
+    """How often answers given as surely as this one are right; None where there are no truths, or an answer is not one label."""
+    if not case.labelled or not case.has_labels or case.clock.over:
+        return None
+    sure = margin.probabilities[margin.answer]
+    low = min(int(sure * 10), 9) / 10
+    given = np.array([case.probabilities[i, case.chosen[i]] for i in case.known])
+    alike = [i for i, p in zip(case.known, given, strict=True) if low <= p < low + 0.1 or (low == 0.9 and p >= 1)]
+    return Reliable(low=low, high=low + 0.1, rows=len(alike), right=share(case.right(alike)))
 
 
-def _integrate(margin: _Margin) -> tuple[list[float], float]:
+def _integrate(margin: Margin) -> tuple[list[float], float]:
     """Integrated gradients of every part, and F(x) − F(x̄)."""
     forms, base = margin.case.forms, margin.case.engine.base
     some = torch.arange(0, base.embedding.weight.shape[0], max(1, base.embedding.weight.shape[0] // 4096))
@@ -197,9 +177,9 @@ def _scaled(forms: Sequence[Form], t: float) -> tuple[list[Form], list[Tensor]]:
 
 
 @torch.no_grad()
-def _leave_out(margin: _Margin) -> list[float]:
+def _leave_out(margin: Margin) -> list[float]:
     """F − F without each part."""
-    forms, columns = margin.case.forms, margin.columns
+    forms, columns = margin.case.forms, list(range(margin.end))
     width = margin.seen.stream.ids.shape[1]
     found: list[float] = []
     for start in range(0, len(columns), TOGETHER):
@@ -236,12 +216,10 @@ def _neighbours(case: Case, encoded: Encoded, rows: Sequence[Row]) -> list[Neigh
     states = states - states[1:].mean(0)
     near = torch.nn.functional.cosine_similarity(states[:1], states[1:])
     best = [int(i) for i in near.argsort(descending=True) if dict(rows[int(i)].fields) != {}][:NEAREST]
-    answers: Callable[..., Any] = case.method.probabilities if case.has_labels else case.method.outputs
-    said = answers([rows[i] for i in best])
-    names = [case.labels[int(p.argmax())] for p in said] if case.has_labels else list(said)
+    given = judge.answer(case.method, [rows[i] for i in best]).given
     return [
-        Neighbour(text=shown(rows[i]), label=rows[i].target or "", similarity=float(near[i]), answer=name)
-        for i, name in zip(best, names, strict=True)
+        Neighbour(text=shown(rows[i]), label=rows[i].target or "", similarity=float(near[i]), answer=said(answer))
+        for i, answer in zip(best, given, strict=True)
     ]
 
 
