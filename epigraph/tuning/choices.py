@@ -17,9 +17,9 @@ LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "gen
 EXAMPLES, EXAMPLES_LENGTH = "examples", KINDS["context"].default_length or 128  # few rows fit into less
 MOST_VALIDATIONS = 16
 BATCHES = ((200, 16), (600, 32), (math.inf, 64))
-MANY_LABELS, MANY_LABELS_BATCH = 20, 32
+MANY_LABELS, MANY_LABELS_BATCH, MANY_LABELS_LENGTH = 20, 32, 32
 SHORT_ROW = 400  # bytes, about a hundred tokens: a second reading of longer rows costs more than most tasks gain
-RATE_POWER, SEEN_POWER = 0.2, 0.35  # how rate and examples seen grow with the labels, in units of two of them
+SEEN_POWER = 0.35  # how the examples seen grow with the labels, in units of two of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,8 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
     placed = laid_out(task, place, readings)
     _check_something_follows(placed)
     _check_shared(config, placed, kind)
-    length, of = (own.default_length, kind) if own.default_length else (LENGTHS[task.kind], task.kind)
-    if config.start == EXAMPLES and own.default_length is None:
-        length, of = EXAMPLES_LENGTH, f"a start from {EXAMPLES}, which are kept whole"
-    length = config.length or length
+    default_length, of = _length(config, task, kind)
+    length = config.length or default_length
     batch = config.batch or _batch(rows, task)
     epochs = config.epochs or _epochs(rows, task)
     if config.length is None:
@@ -96,8 +94,7 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
             f"at most {epochs}: {_examples_seen(task):,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
         )
     if config.rate is None:
-        more = f", more for {len(task.labels)} labels" if len(task.labels) > 2 else ""
-        reasons["rate"] = f"the default of {kind}, in units of the start's rms{more}"
+        reasons["rate"] = f"the default of {kind}, in units of the start's rms"
     if not config.place and not config.portable:
         reasons["place"] = "as the template says" if place == "template" else f"{place}: the default of {kind}"
     if not config.start and own.default_start != SoftPrompt.default_start:
@@ -105,7 +102,7 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
     loop = Settings(
         epochs=epochs,
         batch=batch,
-        rate=config.rate or own.default_rate * _labels(task) ** RATE_POWER,
+        rate=config.rate or own.default_rate,
         warmup=config.warmup,
         clip=config.clip,
         patience=config.patience,
@@ -143,6 +140,17 @@ def _kind(config: TuneConfig, plain: str) -> str:
             f"Pass --kind {PLAIN_KIND}, or leave --kind out.",
         )
     return kind
+
+
+def _length(config: TuneConfig, task: Task, kind: str) -> tuple[int, str]:
+    """The vectors of a block by default, and whose default that is. Many labels need more to be told apart."""
+    if own := KINDS[kind].default_length:
+        return own, kind
+    if config.start == EXAMPLES:
+        return EXAMPLES_LENGTH, f"a start from {EXAMPLES}, which are kept whole"
+    if task.knows_labels and len(task.labels) > MANY_LABELS:
+        return MANY_LABELS_LENGTH, f"{len(task.labels)} labels"
+    return LENGTHS[task.kind], task.kind
 
 
 def _check_shared(config: TuneConfig, task: Task, kind: str) -> None:
