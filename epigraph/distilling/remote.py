@@ -101,7 +101,15 @@ class RemoteTeacher:
         return sum(known) / len(known) if known else None
 
     def _first_token(self, row: Row) -> Mapping[str, Any]:
-        return self._asked(self.hard.ask(row), {"max_tokens": 1, "temperature": 0})
+        text, request = self.hard.ask(row), {"max_tokens": 1, "temperature": 0}
+        try:
+            return self._asked(text, request)
+        except Refused as refusal:
+            if self.chats or refusal.status not in ONLY_CHATS:
+                raise
+        found = self.address.chat(text, request)
+        self.chats = True
+        return found
 
     def _asked(self, text: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer to one text, in the way that this address takes."""

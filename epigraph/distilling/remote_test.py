@@ -161,6 +161,7 @@ def test_where_completions_are_refused_it_is_asked_as_a_chat(serve: Any, status:
         return 200, {"choices": [{"logprobs": {"content": [{"token": "Good", "top_logprobs": top}]}}]}
 
     url, seen = serve(answer)
+    assert teacher(url).tokens(ROWS) == 9  # the first thing asked after a resume, when all answers are kept
     labels = teacher(url)
     assert [math.exp(log) for log in labels.teach(ROWS)[0].logs] == pytest.approx([0.25, 0.75])
     assert seen[-1][0]["messages"] == [{"role": "user", "content": "Good or bad?\n\ndd\nLabel:"}]
