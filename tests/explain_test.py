@@ -43,6 +43,28 @@ def test_a_prompt_is_explained_pruned_and_compared(cli: Any, tuned: list[str], m
     assert "moods@1" in words.out
 
 
+def test_a_text_alone_is_asked_why_and_nothing_else(cli: Any, tuned: list[str]) -> None:
+    done = cli("explain", "moods", "--text", "aa a aaa", "--json", *tuned)
+    assert done.code == 0, done.err
+    assert set(done.json["sections"]) == {"why"}
+    assert done.json["left_out"] == []
+    why = done.json["sections"]["why"]
+    assert why["neighbours_of"] == "the training rows"
+    (answer,) = cli("predict", "moods", "aa a aaa", "--json", *tuned).lines
+    assert why["answer"] == answer["label"]
+
+
+def test_rows_that_are_skipped_or_say_nothing_are_named(cli: Any, tuned: list[str], tmp_path: Path) -> None:
+    lines = [f"a{'a' * (i % 4)} b,animal" for i in range(40)]
+    lines[4], lines[9] = ",metal", "zz z,"
+    data = tmp_path / "some.csv"
+    data.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    done = cli("explain", "moods", "--data", data, "--budget", "0.001", *tuned)
+    assert done.code == 0, done.err
+    assert "note: 1 rows were skipped: line 6: " in done.err
+    assert "1 of 39 rows do not say what is right" in done.err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

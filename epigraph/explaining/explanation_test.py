@@ -109,6 +109,17 @@ def test_the_page_says_how_everything_was_obtained_and_escapes_what_it_shows(who
     assert "prefers-color-scheme: dark" in page
     assert "<script" not in page
     assert "What is not here" not in page
+    assert "No slice is worse" not in page or whole.sections["slices"].tried
+    pair, twin = whole.sections["pair"], whole.sections["twin"]
+    assert f"{pair.agreement.value:.0%} [{pair.agreement.low:.0%}–{pair.agreement.high:.0%}]" in page
+    assert f"κ {pair.kappa.value:.2f} [{pair.kappa.low:.2f}–{pair.kappa.high:.2f}]" in page
+    assert f"κ {twin.best.kappa.value:.2f} [" in page
+
+
+def test_where_no_slice_was_tried_none_is_called_worse() -> None:
+    page = explain(toy_model(), toy_rows(8), config=QUICK, only=("slices",)).page()
+    assert "Not measured: no slice has enough rows." in page
+    assert "No slice is worse" not in page
 
 
 def test_a_text_alone_is_explained_and_what_is_left_out_is_said() -> None:

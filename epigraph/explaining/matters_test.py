@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from epigraph.explaining.case import Case
-from epigraph.explaining.matters import measure_parts, prune
+from epigraph.explaining.matters import Shorter, _fewest, measure_parts, prune, vector_groups
 from epigraph.explaining.toys_test import toy_case, toy_forms
 from epigraph.library import Library
+from epigraph.metrics import Interval
 from epigraph.prompts import KeyValue
 from epigraph.tasks.row import Row
 
@@ -65,3 +66,26 @@ def test_the_pruned_prompt_is_stored_with_its_lineage_and_scores_as_measured(tmp
     right = sum(a == t for a, t in zip(answers, case.truth, strict=True)) / len(answers)
     assert kept.scores["accuracy"]["value"] == pytest.approx(right)
     torch.testing.assert_close(library.get("short").forms[0].keys, forms[0].keys)  # type: ignore[union-attr]
+
+
+def test_a_length_is_chosen_on_other_rows_than_it_is_reported_on() -> None:
+    whole, lucky = (Interval(score, score - 0.1, score + 0.1) for score in (0.7, 0.9))
+    change = Interval(0.2, 0.1, 0.3)
+    path = [
+        Shorter(kept=((0, 0), (0, 1)), chosen_by=0.8, score=whole, change=Interval(0.0, -0.1, 0.1), agreement=whole),
+        Shorter(kept=((0, 0),), chosen_by=0.5, score=lucky, change=change, agreement=whole),
+    ]
+    assert len(_fewest(path).kept) == 2, "a score on the rows that are reported chooses nothing"
+    found = measure_parts(with_truth_as_answered(toy_case()))
+    assert "chosen on 12 of these rows, scores and changes measured on the other 12" in found.how
+    assert found.fewest.change.low <= found.fewest.change.value <= found.fewest.change.high
+
+
+def test_groups_of_vectors_are_left_out_too_and_a_ranking_is_called_one() -> None:
+    found = measure_parts(with_truth_as_answered(toy_case("kv")))
+    assert [g.what for g in found.groups] == ["half 1 of the vectors", "half 2 of the vectors"]
+    names = [name for name, _ in vector_groups([(0, i) for i in range(8)])]
+    assert names[-1] == "quarter 4 of the vectors"
+    long = measure_parts(with_truth_as_answered(toy_case(forms=toy_forms("kv", length=13))))
+    assert "ranked once" in long.how
+    assert "ranked once" not in found.how

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from epigraph.errors import BaseMismatch, InputError
+from epigraph.explaining.explanation import explain
 from epigraph.explaining.pair import cka, compare_pair, match
-from epigraph.explaining.toys_test import toy_case, toy_forms, toy_model
+from epigraph.explaining.toys_test import toy_case, toy_forms, toy_model, toy_rows
 from epigraph.prompts.shown import without
 
 
@@ -54,3 +55,12 @@ def test_what_cannot_be_compared_is_refused() -> None:
     third.task = replace(third.task, labels={"good": "good", "worse": "worse"})
     with pytest.raises(InputError, match="'third' good, worse"):
         compare_pair(replace(toy_case(), other=third))
+
+
+def test_it_is_refused_before_anything_is_measured() -> None:
+    other = toy_model(name="third")
+    other.task = replace(other.task, labels={"good": "good", "worse": "worse"})
+    begun: list[str] = []
+    with pytest.raises(InputError, match="Compare prompts of one task"):
+        explain(toy_model(), toy_rows(), other=other, stage=lambda name, _done, _total: begun.append(name))
+    assert begun == []

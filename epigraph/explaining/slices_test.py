@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from epigraph.explaining.cautions import find_cautions
-from epigraph.explaining.slices import difference, fisher, measure_groups, measure_slices
+from epigraph.explaining.slices import difference, fisher, measure_groups, measure_slices, permuted, withstanding
 from epigraph.explaining.toys_test import toy_case, toy_rows
 from epigraph.tasks.row import Row
 
@@ -57,3 +57,24 @@ def test_differences_have_newcombes_interval() -> None:
     found, p = difference(first, second)
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
     assert p == fisher(56, 14, 48, 32)
+
+
+def test_what_is_due_is_no_warning_however_far_groups_differ() -> None:
+    """A group that gets a label as much more often as it is due; and groups that are too small are named."""
+    case = toy_case(rows=toy_rows(60))
+    fair = [Row(fields=r.fields, target=str(a)) for r, a in zip(case.rows, case.answers, strict=True)]
+    groups = {"sex": [*map(str, case.answers[:-2]), "rare", "rare"]}
+    found = measure_groups(replace(case, rows=fair, groups=groups))
+    assert all(r.undue.value == 0 and not r.sure for g in found.groups for r in g.rates)
+    assert "sex 'rare' (2 rows)" in found.dropped
+    assert "Not compared: " in found.how
+
+
+def test_chance_differences_of_many_groups_withstand_no_correction() -> None:
+    draw = np.random.default_rng(0)
+    inside = draw.random(200) < 0.3
+    p_values = permuted(draw.integers(-1, 2, (200, 30)).astype(float), inside, 0)
+    assert not any(withstanding(p_values))
+    planted = np.where(inside, 1.0, 0.0)[:, None]
+    assert permuted(planted, inside, 0)[0] < 0.001
+    assert withstanding([0.001, 0.5, 0.02]) == [True, False, True]

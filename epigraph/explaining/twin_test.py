@@ -1,15 +1,18 @@
 """A soft prompt that is a text has that text as its twin; tokens found copy out as text."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from epigraph.engine.plain import stock_attention
 from epigraph.errors import Unsupported
+from epigraph.explaining.case import Clock
 from epigraph.explaining.toys_test import toy_case, toy_engine
-from epigraph.explaining.twin import TokenSearch, _Search, perplexity, search_twin
-from epigraph.explaining.waywardness import measure_waywardness, read
+from epigraph.explaining.twin import TEMPLATE, TokenSearch, _Search, perplexity, search_twin
+from epigraph.explaining.waywardness import _verdict, measure_waywardness, read
+from epigraph.metrics import Interval
 from epigraph.prompts import Embedded
 
 
@@ -61,6 +64,48 @@ def test_a_wayward_prompt_reads_as_the_text(kind: str) -> None:
     assert len(found.nearest) == 4
     assert found.steps == 6
     assert "explanation" in found.verdict
+
+
+def test_what_is_shown_is_what_was_scored_and_what_was_written_by_hand_stands_beside_it() -> None:
+    case = toy_case("kv", twin_tokens=2, twin_steps=2)
+    task = replace(case.model.task, instruction="Say it", hard_prompts=("Text: {text}\nMood:", "Good or bad?"))
+    case.model.task = task
+    search = _Search(case, list(range(len(case.rows))))
+    found = {c.words: c for c in search.instructions([])}
+    template = found["Text: {text}\nMood:"]
+    assert template.how == TEMPLATE
+    assert "{text}" not in case.engine.base.detokenize(template.method.encode(case.rows[:1])[0].segments[0])
+    assert found["Good or bad?"].whole == "{text}\nGood or bad?\nLabel:"
+    (shown, *_) = search.demonstrations(list(found.values()))
+    examples = shown.text.split("\n\n")[1:]
+    assert all(example.split("\nLabel:")[1].strip() in ("good", "bad") for example in examples)
+    forms = shown.method.forms[0]
+    assert forms.length == len(case.engine.base.tokenize(shown.text + "\n\n"))
+    twin = search_twin(case)
+    assert twin.written is not None
+    assert twin.written.text in ("Text: {text}\nMood:", "Good or bad?")
+
+
+def test_where_no_tokens_are_searched_the_true_reason_is_said() -> None:
+    case = toy_case("kv")
+    search = _Search(case, list(range(len(case.rows))))
+    assert search.tokens([]) == ([], "No tokens were searched: no instruction was there to begin with.")
+    late = replace(case, clock=Clock(1e-9))
+    assert "the budget was spent" in _Search(late, list(range(len(case.rows)))).tokens([])[1]
+
+
+def test_of_keys_and_values_it_is_said_what_alone_was_held_near() -> None:
+    limits = "only the values of the first layer"
+    assert limits in measure_waywardness(toy_case("kv", wayward_steps=1)).verdict
+    found = measure_waywardness(toy_case("token", wayward_steps=1))
+    assert limits not in found.verdict + found.how
+    assert found.change.low <= found.change.value <= found.change.high
+
+
+def test_as_good_is_said_only_where_the_interval_allows_it() -> None:
+    assert "answers as well" in _verdict(Interval(0.0, -0.04, 0.05), "")
+    assert "these rows do not tell" in _verdict(Interval(-0.01, -0.2, 0.18), "")
+    assert "longer tunings" in _verdict(Interval(-0.3, -0.4, -0.2), "")
 
 
 def test_written_answers_have_no_twin() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from epigraph.explaining import why as module
-from epigraph.explaining.toys_test import toy_case
+from epigraph.explaining.toys_test import toy_case, toy_rows
 from epigraph.explaining.why import explain_answer, rank_correlation
 from epigraph.prompts.shown import show
 from epigraph.tasks.row import Row
@@ -50,3 +50,15 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation([1.0, 2.0, 3.0], [10.0, 20.0, 25.0]) == pytest.approx(1)
     assert rank_correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
     assert rank_correlation([1.0, 1.0, 1.0], [3.0, 2.0, 1.0]) == 0
+
+
+def test_it_is_said_where_neighbours_are_from_and_how_often_such_answers_are_right() -> None:
+    case = toy_case(rows=toy_rows(30))
+    found = explain_answer(case, case.rows[0], case.rows, "the rows it is measured on")
+    assert found.neighbours_of == "the rows it is measured on"
+    assert found.reliable is not None
+    assert found.reliable.low <= found.probabilities[found.answer] <= found.reliable.high
+    assert found.reliable.words.startswith(f"Of {found.reliable.rows} rows answered with a probability of")
+    inside = [i for i, p in enumerate(case.probabilities.max(1)) if found.reliable.low <= p < found.reliable.high]
+    assert found.reliable.rows == len(inside) > 0
+    assert explain_answer(toy_case(rows=[]), case.rows[0]).reliable is None
