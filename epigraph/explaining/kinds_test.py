@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from epigraph.config import TuneConfig
 from epigraph.errors import Unsupported
 from epigraph.explaining import ExplainConfig, explain
 from epigraph.explaining.case import Case
@@ -21,6 +22,7 @@ from epigraph.model import Prediction, PromptModel, facts
 from epigraph.prompts import Form
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
+from epigraph.tuning import tune
 
 LEVELS = ("low", "middle", "high")
 QUICK = ExplainConfig(twin_tokens=2, twin_steps=2, wayward_steps=1, edit_rows=6)
@@ -158,3 +160,35 @@ def test_training_rows_among_those_measured_are_counted_and_warned_of() -> None:
     assert found.sections["score"]["split"] == "holdout"
     assert found.sections["score"]["trained_rows"] >= 6
     assert any("are among its training rows" in warning for warning in found.warnings)
+
+
+def written() -> Case:
+    """Texts are written."""
+    texts = [row.fields["text"] for row in toy_rows(8)]
+    task = Task.from_rows(
+        texts, ["a red tree", "blue"] * 4, kind="generation", metric="token_f1", template="{text}{prompt}\nOutput:"
+    )
+    return Case(model=model_of(task, output_tokens=3), rows=list(task.train.rows), config=QUICK)
+
+
+@pytest.mark.parametrize("make", [several, chosen, written])
+def test_the_whole_page_is_written_of_every_kind(make: Any) -> None:
+    case = make()
+    groups = {"country": ["A", "B"] * (len(case.rows) // 2)}
+    found = explain(case.model, case.rows, text=case.rows[0], other=case.model, groups=groups, config=QUICK)
+    assert {"score", "matters", "why", "pushes", "pair", "sensitivity", "says", "waywardness"} <= set(found.sections)
+    assert ("slices" in found.sections) is not case.task.writes
+    assert {left.section for left in found.left_out} <= {"slices", "groups", "shortcuts", "twin"}
+    assert "What is not here" in found.page()
+    assert found.json["sections"]["score"]["rows"] == len(case.rows)
+
+
+def test_a_prompt_that_depends_on_the_input_keeps_what_needs_no_vectors() -> None:
+    engine = toy_engine()
+    task = Task.from_rows([r.fields["text"] for r in toy_rows()], [str(r.target) for r in toy_rows()])
+    model = tune(engine.base, task, TuneConfig(kind="pool", epochs=1, batch=8, keep="soft"), engine=engine).model
+    found = explain(model, toy_rows(), config=QUICK, only=("score", "matters", "pushes", "shortcuts", "twin"))
+    assert set(found.sections) == {"score", "shortcuts", "twin"}
+    assert all("depends on the input" in left.reason for left in found.left_out)
+    assert "No tokens were searched" in found.sections["twin"].stopped
+    assert found.page()
