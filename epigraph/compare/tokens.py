@@ -14,6 +14,7 @@ from epigraph.compare.method import Job
 from epigraph.methods.solver import PromptedBase
 from epigraph.prompts import Embedded
 from epigraph.tasks.row import Row
+from epigraph.tasks.task import Task
 
 ROWS = 32
 
@@ -21,10 +22,14 @@ ROWS = 32
 def added_tokens(job: Job, method: PromptedBase) -> int:
     """The tokens that this method adds, rounded; the mean over some validation rows."""
     rows = list(job.validation)[:ROWS]
-    empty = Embedded(torch.zeros(0, job.engine.base.hidden))
-    bare = PromptedBase(job.engine, job.task, [empty] * job.task.template.blocks, output_tokens=job.output_tokens)
     vectors = sum(form.length for form in method.forms)
-    return round(_mean_length(method, rows) + vectors - _mean_length(bare, rows))
+    return round(_mean_length(method, rows) + vectors - _mean_length(without_prompt(job, job.task), rows))
+
+
+def without_prompt(job: Job, task: Task) -> PromptedBase:
+    """The base that reads a row as this task's template says it, with nothing where the prompt stands."""
+    empty = Embedded(torch.zeros(0, job.engine.base.hidden))
+    return PromptedBase(job.engine, task, [empty] * task.template.blocks, output_tokens=job.output_tokens)
 
 
 def _mean_length(method: PromptedBase, rows: Sequence[Row]) -> float:

@@ -12,17 +12,19 @@ import torch
 
 from epigraph.compare.general import loss_on
 from epigraph.compare.method import Fitted, Job, Reading
-from epigraph.compare.tokens import added_tokens
+from epigraph.compare.tokens import added_tokens, without_prompt
 from epigraph.config import TuneConfig
 from epigraph.cost import Meter, processor_power
 from epigraph.errors import Unsupported
-from epigraph.methods.probe import fit_probe
+from epigraph.methods.probe import LinearProbe, fit_probe
 from epigraph.methods.rivals import RIVALS
 from epigraph.methods.rivals.rival import PromptRival, Rival
+from epigraph.metrics import upward
 from epigraph.prompts import AnyForm, kept_numbers
 from epigraph.tasks.row import Split
+from epigraph.tasks.task import Task
 from epigraph.tuning import tune
-from epigraph.tuning.choices import choose
+from epigraph.tuning.choices import choose, laid_out
 from epigraph.tuning.loop import Loop, Settings
 from epigraph.tuning.surroundings import Surroundings
 
@@ -49,18 +51,27 @@ class Probe:
         return []
 
     def fit(self, job: Job) -> Fitted:
-        """Read the states and fit, C chosen on validation."""
-        found = fit_probe(job.engine, job.task, job.train, job.validation)
+        """Read the states and fit; C chosen on validation, and whether rows are read as often as a soft prompt reads them."""
+        often = choose(TuneConfig(), job.task, len(job.train)).readings
+        probes = {n: fit_probe(job.engine, laid_out(job.task, "template", n), job.train, job.validation) for n in {1, often}}
+        readings = max(probes, key=lambda n: probes[n].rank)
+        found = probes[readings]
         size = found.parameters
         return Fitted(
             method=found,
-            settings={"strength": found.strength},
-            reasons={"strength": found.reason},
+            settings={"strength": found.strength, "readings": readings},
+            reasons={"strength": found.reason, "readings": _readings_reason(job.task, probes)},
+            added_tokens=added_tokens(job, without_prompt(job, found.task)),
             trained_parameters=size,
             kept_parameters=size,
             kept_bytes=8 * size,
             held_bytes=8 * size,
         )
+
+
+def _readings_reason(task: Task, probes: Mapping[int, LinearProbe]) -> str:
+    tried = ", ".join(f"{n}: {upward(task.metric, probe.rank[0]):.3f}" for n, probe in sorted(probes.items()))
+    return f"how often rows are read, best on validation ({tried})" if len(probes) > 1 else "rows are not short"
 
 
 @dataclass(frozen=True, kw_only=True)

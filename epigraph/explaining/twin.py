@@ -28,7 +28,7 @@ from epigraph.explaining.case import Case, halves, kappa, pick, share
 from epigraph.explaining.judged import said
 from epigraph.explaining.words import begins_word
 from epigraph.methods import judge
-from epigraph.methods.hard import GAP, _fitted, few_shot, instruction_in_place, shown_example
+from epigraph.methods.hard import GAP, as_written, few_shot, instruction_in_place, shown_example
 from epigraph.methods.judge import Answer
 from epigraph.methods.solver import PromptedBase
 from epigraph.methods.wording import is_template, template_prompt
@@ -157,7 +157,7 @@ class _Search:
             method = instruction_in_place(self.case.engine, replace(task, instruction=text), tokens)
         except EpigraphError:
             return None
-        fitted = _fitted(text, task.template.segments[0])
+        fitted = as_written(text, task.template.segments[0])
         return self._tried(fitted.strip("\n"), _whole(task.template, fitted), INSTRUCTION, method, text)
 
     def by_hand(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
@@ -257,7 +257,7 @@ class _Search:
 
 def _whole(template: Template, text: str) -> str:
     """All that the base reads with this text in the first block: fields by name, the other blocks empty."""
-    first, *rest = [Template._source(pieces) for pieces in template.segments]
+    first, *rest = [Template.source(pieces) for pieces in template.segments]
     return first + text.replace("{", "{{").replace("}", "}}") + "".join(rest)
 
 

@@ -31,14 +31,14 @@ def instruction_first(engine: Engine, task: Task, output_tokens: int) -> Prompte
 
 def instruction_in_place(engine: Engine, task: Task, output_tokens: int) -> PromptedBase:
     """The instruction where the template has its first ``{prompt}``: behind the row it shares the row's frozen states."""
-    text = _fitted(task.instruction, task.template.segments[0])
+    text = as_written(task.instruction, task.template.segments[0])
     starts = not task.template.segments[0]
     blank = text_forms(engine, "", bos=False) * (task.template.blocks - 1)
     forms = text_forms(engine, text, bos=starts, chat=task.chat) + blank
     return PromptedBase(engine, task, forms, bos=not starts, output_tokens=output_tokens)
 
 
-def _fitted(instruction: str, before: Sequence[Piece]) -> str:
+def as_written(instruction: str, before: Sequence[Piece]) -> str:
     """The instruction as one writes it after these pieces: on a line of its own, or in brackets behind a word."""
     if not before:
         return instruction + "\n"

@@ -15,7 +15,7 @@ import numpy as np
 
 from epigraph.engine import Engine
 from epigraph.errors import DataError, Unsupported
-from epigraph.methods.ranking import rank
+from epigraph.methods.ranking import Rank, rank
 from epigraph.methods.solver import Probabilities
 from epigraph.methods.states import States, read_states
 from epigraph.metrics import upward
@@ -28,12 +28,13 @@ MOST_STEPS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe:
-    """A fitted probe. ``model`` is scikit-learn's pipeline; ``reason`` says how C was chosen."""
+    """A fitted probe. ``model`` is scikit-learn's pipeline; ``rank`` is its own on validation, ``reason`` how C was chosen."""
 
     engine: Engine
     task: Task
     model: Any
     strength: float
+    rank: Rank
     reason: str
 
     def probabilities(self, rows: Sequence[Row]) -> Probabilities:
@@ -66,7 +67,7 @@ def fit_probe(engine: Engine, task: Task, train: Sequence[Row], validation: Sequ
     best = max(scores, key=lambda strength: scores[strength])
     tried = ", ".join(f"{strength:g}: {upward(task.metric, score):.3f}" for strength, (score, _) in scores.items())
     reason = f"best {task.metric} on {len(validation)} validation rows ({tried})"
-    return LinearProbe(engine=engine, task=task, model=models[best], strength=best, reason=reason)
+    return LinearProbe(engine=engine, task=task, model=models[best], strength=best, rank=scores[best], reason=reason)
 
 
 def _fit(states: States, truth: Sequence[str], strength: float) -> Any:

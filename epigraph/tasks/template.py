@@ -85,7 +85,7 @@ class Template:
         pieces = [piece for segment in self.segments for piece in segment]
         after = 0 if place == "first" else max((i + 1 for i, p in enumerate(pieces) if p.is_field), default=len(pieces))
         first = "{prompt}" if place == "both" else ""
-        return Template(first + self._source(pieces[:after]) + "{prompt}" + self._source(pieces[after:]))
+        return Template(first + self.source(pieces[:after]) + "{prompt}" + self.source(pieces[after:]))
 
     def reread(self) -> "Template":
         """This template with its fields a second time before the first prompt block: ``{text}…`` → ``{text}\\n{text}…``.
@@ -99,10 +99,11 @@ class Template:
         if not places:
             return self
         after = places[-1] + 1
-        again = self._source(pieces[places[0] : after])
-        rest = "{prompt}".join(self._source(segment) for segment in (pieces[after:], *self.segments[1:]))
-        return Template(f"{self._source(pieces[:after])}\n{again}{rest}")
+        again = self.source(pieces[places[0] : after])
+        rest = "{prompt}".join(self.source(segment) for segment in (pieces[after:], *self.segments[1:]))
+        return Template(f"{self.source(pieces[:after])}\n{again}{rest}")
 
     @staticmethod
-    def _source(pieces: Sequence[Piece]) -> str:
+    def source(pieces: Sequence[Piece]) -> str:
+        """The template text that these pieces come from."""
         return "".join(f"{{{p.text}}}" if p.is_field else p.text.replace("{", "{{").replace("}", "}}") for p in pieces)
