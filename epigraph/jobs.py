@@ -25,6 +25,7 @@ from epigraph.methods import ZERO_SHOT, PromptedBase
 from epigraph.methods.calibration import calibrate, check_calibration
 from epigraph.methods.hard import instruction_in_place
 from epigraph.methods.shortened import shortened_note
+from epigraph.methods.wording import worded
 from epigraph.model import PromptModel, base_of, facts
 from epigraph.prompts import Form, plain_forms
 from epigraph.routing import AutoModel, Router, learn_route, read_router
@@ -257,8 +258,9 @@ def _hard_prompt(card: Card, model: PromptModel) -> tuple[PromptedBase, str]:
     Before the row the instruction goes with the template as it was written: there a row is said once.
     """
     name = card.settings.get("hard_prompt", "")
-    build = ZERO_SHOT.get(name, instruction_in_place)
-    task = model.task
+    own = next((own for own in reversed(worded(model.task)) if name.endswith(own)), "")
+    kept = name.removesuffix(own) in ZERO_SHOT
+    build, task = ZERO_SHOT.get(name.removesuffix(own), instruction_in_place), worded(model.task)[own]
     written = card.settings.get("hard_template")
     if written and build is not instruction_in_place:
         task = replace(task, template=Template(written))
@@ -266,7 +268,7 @@ def _hard_prompt(card: Card, model: PromptModel) -> tuple[PromptedBase, str]:
     threshold = float(card.settings.get("hard_threshold", task.threshold))
     instead = (
         f"the hard prompt of the tuning was {name}, whose examples are not kept: the instruction alone stands for it"
-        if name and name not in ZERO_SHOT
+        if name and not kept
         else ""
     )
     return hard.with_threshold(threshold), instead

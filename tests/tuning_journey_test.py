@@ -22,6 +22,7 @@ from epigraph.errors import DataError
 from epigraph.jobs import TuneJob, run_job
 from epigraph.library import Library
 from epigraph.methods import best_few_shot
+from epigraph.methods.wording import worded
 from epigraph.prompts import KINDS, AnyForm, Dependent, Embedded
 from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, TuneResult, tune
@@ -395,6 +396,19 @@ def test_long_rows_are_shortened_counted_and_named(engine: Engine, make_csv: Any
         tuned(engine, task, epochs=1, strict=True)
     with pytest.raises(DataError, match=r"4 of 24 rows .*lines 2, 3, 4, 5\); at most 5% may be"):
         tuned(engine, write(4), epochs=1)
+
+
+def test_the_hard_prompts_of_a_task_are_tried_beside_its_instruction(engine: Engine, make_csv: Any, tmp_path: Path) -> None:
+    """A user's own words were passed over: the soft prompt was measured against the generated instruction only."""
+    make_csv(rows=24)
+    (tmp_path / "own.toml").write_text(
+        '[[hard_prompts]]\ntext = "Say which it is."\n[[hard_prompts]]\ntext = "{text} is"\n[data]\ntrain = "train.csv"\n'
+    )
+    task = Task.from_file(tmp_path / "own.toml")
+    tried = tuned(engine, task, epochs=1).reasons["hard_prompt"]
+    assert "instruction first, own words 1: " in tried
+    assert "own words 2" not in tried, "a template stands around the row and is not stored as a prompt"
+    assert [said.instruction for said in worded(task).values()] == [task.instruction, "Say which it is."]
 
 
 # ---- generation ------------------------------------------------------------------------------------------------------

@@ -25,6 +25,15 @@ def is_template(task: Task, text: str) -> bool:
     return any(f"{{{name}}}" in text for name in task.template.fields)
 
 
+def worded(task: Task) -> dict[str, Task]:
+    """The task in its own instruction, and in each of its hard prompts that are words, by what their names end in.
+
+    Hard prompts that are whole templates stand around the row; ``best_wording`` scores them.
+    """
+    own = {f", own words {n}": text.strip() for n, text in enumerate(task.hard_prompts, 1) if not is_template(task, text)}
+    return {"": task} | {name: replace(task, instruction=text) for name, text in own.items() if text}
+
+
 def best_wording(engine: Engine, task: Task, text: str, validation: Sequence[Row], output_tokens: int) -> Chosen:
     """The hard prompt, placed where it is best on validation. TaskError if it is empty or its fields are not the task's."""
     if not text.strip():

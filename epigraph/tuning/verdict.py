@@ -22,6 +22,7 @@ from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_in_
 from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
 from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, forgiving_loss, standard_error
+from epigraph.methods.wording import worded
 from epigraph.metrics import Interval, mean_metric, paired_bootstrap, right, upward
 from epigraph.metrics.paired import row_metric
 from epigraph.prompts import Embedded, Form, plain_forms
@@ -85,6 +86,12 @@ class Wordings:
     written: Task
     tuned: Task
 
+    def saying(self, instruction: str) -> "Wordings":
+        """The same with another instruction."""
+        return Wordings(
+            written=replace(self.written, instruction=instruction), tuned=replace(self.tuned, instruction=instruction)
+        )
+
 
 def decide(
     soft: Scorable, engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int, soft_only: bool
@@ -147,8 +154,14 @@ def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: i
     """Every hard prompt that may be kept instead."""
     task = tasks.written
     found = [
-        _hard(name, partial(_alone, build, engine, tasks, output_tokens), parts, holds_texts=False)
-        for name, build in zero_shots(engine, task).items()
+        _hard(
+            name + own,
+            partial(_alone, build, engine, tasks.saying(said.instruction), output_tokens),
+            parts,
+            holds_texts=False,
+        )
+        for own, said in worded(task).items()
+        for name, build in zero_shots(engine, said).items()
     ]
     if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
         return found
