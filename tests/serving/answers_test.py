@@ -170,6 +170,26 @@ def test_echo_alone_reads_and_writes_nothing(client: TestClient) -> None:
     assert (plain["text"], plain["logprobs"]) == ("abc", None)
 
 
+def test_offsets_are_places_in_the_text(client: TestClient, house: House) -> None:
+    """They were sums of the tokens' names: "bytes:\\xc3", the end token and the white space that is left away counted."""
+    path, text = "/v1/completions", "né là"
+    (echoed,) = ask(client, path, model="base", prompt=text, echo=True, max_tokens=0, logprobs=0)["choices"]
+    offsets = echoed["logprobs"]["text_offset"]
+    assert offsets == [len(text.encode()[:n].decode(errors="ignore")) for n in range(len(text.encode()))]
+    for name, seed in (("writer", 1), ("base", 2)):
+        body = {"model": name, "prompt": "abc", "max_tokens": 40, "logprobs": 0, "seed": seed}
+        (choice,) = ask(client, path, **body)["choices"]
+        found = choice["logprobs"]
+        assert found["text_offset"] == sorted(found["text_offset"])
+        assert found["text_offset"][-1] <= len(choice["text"])
+        pieces = [c for piece in streamed(client, path, **body) for c in piece["choices"] if c["logprobs"]]
+        said = ""
+        for piece in pieces:
+            assert set(piece["logprobs"]["text_offset"]) <= {len(said)}
+            said += piece["text"]
+        assert said == choice["text"]
+
+
 def test_raw_adds_nothing_and_puts_the_prompt_where_it_was_asked(client: TestClient, house: House) -> None:
     def text(**body: Any) -> str:
         found = ask(client, "/v1/completions", max_tokens=6, ignore_eos=True, **GREEDY, **body)
