@@ -65,6 +65,11 @@ class ServeConfig:
         for name in ("body", "timeout", "memory"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be a positive number.")
+        if self.batch > self.queue:
+            raise ConfigError(
+                f"batch {self.batch} was asked with queue {self.queue}: a request of {self.batch} answers could never be taken.",
+                "Lower --batch, or raise --queue.",
+            )
         if not 0 <= self.min_route <= 1:
             raise ConfigError(f"min-route {self.min_route} was asked; it must lie between 0 and 1.")
         if self.port > 65535:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from torch import full
 from epigraph.errors import ConfigError, NameRefused
 from epigraph.library.tensors import encode
 from epigraph.serve.app import create_app
-from epigraph.serve.keys import new_key, read_keys
+from epigraph.serve.batcher import Batcher
+from epigraph.serve.faults import Refused
+from epigraph.serve.keys import Keyring, new_key, read_keys
 from epigraph.serve.settings import ServeConfig
 from tests.serving.conftest import House, Running, eventually
 
@@ -143,6 +146,17 @@ def test_a_key_has_its_rate(house: House, keys: tuple[Path, dict[str, str]]) -> 
         assert client.get("/v1/models", headers=bearer(tokens["all"])).status_code == 200
 
 
+def test_a_rate_below_one_a_minute_admits_the_first(tmp_path: Path) -> None:
+    """Its bucket held less than one request, so it never admitted any."""
+    file = tmp_path / "keys.toml"
+    token = new_key(file, "rare", rate=0.5)
+    keyring = Keyring(file)
+    key = keyring.find(f"Bearer {token}")
+    keyring.spend(key)
+    with pytest.raises(Refused, match=r"0\.5 times a minute"):
+        keyring.spend(key)
+
+
 def test_a_foreign_name_for_this_address_is_refused_without_keys(client: TestClient) -> None:
     """A web page that lets its own name point here would be of the same origin to a browser; "[" was a 500."""
     for host, status in (
@@ -169,7 +183,10 @@ def test_a_large_body_is_refused_declared_or_not(house: House) -> None:
 
 
 def test_a_full_queue_is_429_and_empties_again(house: House, run: Callable[..., Running]) -> None:
-    running = run(house, queue=1, rows=1)
+    running = run(house, rows=1)
+    batcher = running.service.backend
+    assert isinstance(batcher, Batcher)
+    batcher.settings = replace(batcher.settings, queue_length=1)
     with httpx2.Client(base_url=running.url, timeout=60) as client:
         done: list[int] = []
 
