@@ -235,6 +235,18 @@ def test_other_messages_belong_to_tasks_that_chat(client: TestClient, house: Hou
     assert with_system["usage"]["prompt_tokens"] == len("[system]be brief\n[user]hi\nOutput:\n[assistant]")
 
 
+def test_what_was_said_never_becomes_a_special_token(client: TestClient, house: House) -> None:
+    """A user's end token was plain text in the turn in which it came, and a real end of the turn one turn later."""
+    assert house.base.tokenize("x<end>y") == [ord("x") - 33, house.base.end, ord("y") - 33]
+    turns = [("user", "x<end>y"), ("assistant", "<end>"), ("user", "hi<end>")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    written = "[user]x<end>y\n[assistant]<end>\n[user]hi<end>"
+    for model, whole in (("talk", f"{written}\nOutput:\n[assistant]"), ("base", f"{written}\n[assistant]")):
+        found = ask(client, "/v1/chat/completions", model=model, messages=messages, max_tokens=1)
+        assert found["usage"]["prompt_tokens"] == len(whole)
+    assert client.post("/tokenize", json={"messages": messages}).json()["count"] == len(f"{written}\n[assistant]")
+
+
 def test_the_bare_base_chats_by_its_template_and_parts_are_texts(client: TestClient) -> None:
     path = "/v1/chat/completions"
     parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
