@@ -29,7 +29,6 @@ from epigraph.serve.settings import ServeConfig
 from epigraph.serve.shelf import Shelf
 from epigraph.serve.wire.shape import RouteTaken, Usage, usage_of
 
-GIGABYTE = 10**9
 LOADS = 8
 """Prompts that are loaded at once."""
 Render = Callable[[Sequence[Served | None], Renderer], list[Rendered]]
@@ -120,7 +119,7 @@ class Service:
         self.config = config
         self.computes_here = computes_here
         self.library = Library(library)
-        self.shelf = Shelf(self.library, self._prepare, fingerprint=base.fingerprint, budget=int(config.memory * GIGABYTE))
+        self.shelf = Shelf(self.library, self._prepare, fingerprint=base.fingerprint, budget=config.kept_bytes)
         self.pieces = Pieces(base)
         self.renderer = Renderer(base, self.pieces, ceiling=config.tokens, computes_here=computes_here)
         self.signpost = Signpost(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -42,6 +43,14 @@ def test_only_loopback_without_keys() -> None:
         with pytest.raises(ConfigError, match="without API keys"):
             ServeConfig(host=host)
         assert ServeConfig(host=host, keys="keys.toml").host == host
+
+
+def test_caches_are_as_large_as_the_machine_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of a gigabyte each were too many for a small machine."""
+    for free, meant in ((2 * 10**9, 2 * 10**8), (10**11, 10**9)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        assert ServeConfig().kept_bytes == meant
+        assert ServeConfig(memory=0.5).kept_bytes == 5 * 10**8
 
 
 @pytest.fixture
