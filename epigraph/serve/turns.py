@@ -66,12 +66,13 @@ def _tokens(turns: Sequence[Turn], write: Write, base: Base) -> list[int]:
     if not any(base.special.intersection(base.tokenize(turn["content"])) for turn in turns):
         return ids
     frame, said = _apart(turns, write)
-    if "".join(part for pair in zip_longest(frame, said, fillvalue="") for part in pair) != text:
-        raise bad("a message reads as a special token, and the base's chat template changes it.", param="messages")
-    found: list[int] = []
-    for part, content in zip_longest(frame, said, fillvalue=""):
-        found += [*base.tokenize(part), *base.tokenize_plainly(content)]
-    return found
+    for contents in (said, [content.strip() for content in said]):  # templates write a message as it is, or trimmed
+        parts = list(zip_longest(frame, contents, fillvalue=""))
+        if "".join(before + content for before, content in parts) == text:
+            return [
+                token for before, content in parts for token in (*base.tokenize(before), *base.tokenize_plainly(content))
+            ]
+    raise bad("a message reads as a special token, and the base's chat template changes it.", param="messages")
 
 
 def _apart(turns: Sequence[Turn], write: Write) -> tuple[list[str], list[str]]:

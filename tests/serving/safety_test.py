@@ -313,6 +313,25 @@ def test_what_is_not_finished_in_the_grace_hears_why(house: House, run: Callable
         assert found.headers["retry-after"] == "1"
 
 
+def test_a_body_that_never_came_hears_of_the_shutdown_too(
+    house: House, run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is not at work in the engine is cancelled by the server, which would answer 500 in plain text."""
+    monkeypatch.setattr("epigraph.serve.running.LAST_SECONDS", 0)
+    running = run(house, grace=0.0)
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        eventually(lambda: running.service.inside == 1)
+        running.stop()
+        answer = connection.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 503")
+    assert "shutting_down" in answer
+
+
 # ---- uploads ---------------------------------------------------------------------------------------------------------
 
 
