@@ -6,6 +6,7 @@ A label is an answer of one piece. The text of a task's answer is trimmed as ``p
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from epigraph.model import Prediction
@@ -35,6 +36,9 @@ class Scored(Likely):
     """A token that stands in the answer, with what might have stood there."""
 
     top: tuple[Likely, ...] = ()
+    given: int = 0
+    """Characters of the answer that were given out with it: not always its own, since the end token has none, a character may
+    take several, and white space is left away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ class Answers:
         if not isinstance(rendered.job, Generation) or isinstance(event, QueryEvent):
             return []
         index = first + event.choice
-        scored = self._echoed(event) if isinstance(event, EchoEvent) else ()
+        scored = self._echoed(event, len(rendered.text)) if isinstance(event, EchoEvent) else ()
         echoed = rendered.job.sampling.echo and index not in self._echoing
         self._echoing.add(index)
         deltas = [Delta(index=index, text=rendered.text, scored=scored)] if echoed else []
@@ -109,7 +113,7 @@ class Answers:
 
     def _token(self, rendered: Rendered, index: int, event: TokenEvent) -> list[Delta]:
         text = self._trims.setdefault(index, Trim())(event.text) if rendered.trimmed else event.text
-        scored = () if self.shows is None else (self._scored(event.token, event.logprob, event.top),)
+        scored = () if self.shows is None else (self._scored(event.token, event.logprob, event.top, len(text)),)
         return [Delta(index=index, text=text, scored=scored)] if text or scored else []
 
     def _constrained(self, job: Constrained, first: int, event: Event) -> list[Delta]:
@@ -140,18 +144,21 @@ class Answers:
             scored = (Scored(text=one.text, bytes=one.bytes, logprob=one.logprob, top=others),)
         return Delta(index=0, text=said_of(answer), scored=scored, finish="stop", tokens=_tokens_of(served, answer))
 
-    def _echoed(self, event: EchoEvent) -> tuple[Scored, ...]:
+    def _echoed(self, event: EchoEvent, length: int) -> tuple[Scored, ...]:
+        """The tokens of a text of so many characters; what they do not account for comes with the last."""
         if self.shows is None:
             return ()
+        ends = [min(end, length) for end in accumulate(self.pieces.lengths(event.tokens))]
+        places = pairwise([0, *ends[:-1], length])
         return tuple(
-            self._scored(token, logprob, top or ())
-            for token, logprob, top in zip(event.tokens, event.logprobs, event.top, strict=True)
+            self._scored(token, logprob, top or (), end - start)
+            for token, logprob, top, (start, end) in zip(event.tokens, event.logprobs, event.top, places, strict=True)
         )
 
-    def _scored(self, token: int, logprob: float | None, top: Sequence[tuple[int, float]]) -> Scored:
+    def _scored(self, token: int, logprob: float | None, top: Sequence[tuple[int, float]], given: int) -> Scored:
         one = self._likely(token, logprob)
         others = tuple(self._likely(other, value) for other, value in top)
-        return Scored(text=one.text, bytes=one.bytes, logprob=one.logprob, top=others)
+        return Scored(text=one.text, bytes=one.bytes, logprob=one.logprob, top=others, given=given)
 
     def _likely(self, token: int, logprob: float | None) -> Likely:
         value = None if logprob is None else max(logprob, LEAST)

@@ -27,7 +27,7 @@ from epigraph.serve.cache import Cache
 from epigraph.serve.generating import Choice
 from epigraph.serve.labelling import Labelling, LabelRow, answers_of, not_numbers, segments_of, takes
 from epigraph.serve.prompts import Prompts, Ready
-from epigraph.serve.request import Request, Ticket
+from epigraph.serve.request import Request, Ticket, ended
 from epigraph.serve.sampling import choose, describe
 from epigraph.serve.schedule import Planned, Reader, Schedule
 from epigraph.serve.work import BatcherSettings, Generation, Job, Listener, Load, Reading
@@ -250,12 +250,18 @@ class Batcher:
             self._wake.notify_all()
 
     def _abandon(self, error: EpigraphError) -> None:
-        """End whatever is being computed or waits for it."""
+        """End whatever is being computed or waits for it, also what a step that broke off had in no list."""
+        with self._wake:
+            coming = {request for request, _ in self._arrived}
+            taken = [request for request in self._requests if request not in coming]
         for choice in self.schedule.choices():
             if not choice.over:
                 choice.end("error", error=error)
         for job in self.schedule.jobs():
             job.end("error", error)
+        for request in taken:
+            for number in tuple(request.open):
+                request.end(ended(number, "error", error=error))
         self.schedule.drop()
 
     def _step(self) -> None:

@@ -17,6 +17,7 @@ from epigraph.errors import BaseMismatch, ConfigError, Corrupt, QueueFull, TaskE
 from epigraph.prompts import Embedded, KeyValue
 from epigraph.serve import schedule
 from epigraph.serve.batcher import Batcher
+from epigraph.serve.generating import Choice
 from epigraph.serve.toys_test import (
     GREEDY,
     Ear,
@@ -402,6 +403,23 @@ def test_a_pass_that_fails_for_one_row_is_computed_again_without_it(engine: Engi
         assert [ear.end.reason == "error" for ear in ears] == [False, True, False]
         assert "could not be computed (RuntimeError)" in str(ears[1].end.error)
         assert spoken(engine.base, ears[2].tokens()) == alone(engine, jobs[2])
+
+
+def test_a_step_that_breaks_off_leaves_nobody_waiting(engine: Engine) -> None:
+    """Choices that had just been taken out of the lists heard nothing, ever: their clients waited for the time to be up."""
+    with serving(engine, max_rows=4) as batcher:
+        admit = batcher.schedule.admit
+
+        def failing(choice: Choice) -> bool:
+            if choice.number == 1:
+                raise RuntimeError("out of memory")
+            return admit(choice)
+
+        batcher.schedule.admit = failing
+        ear = ask(batcher, generation(["a text"], None, Sampling(n=3, max_tokens=4))).wait()
+        assert [end.reason for end in ear.of(EndEvent)] == ["error"] * 3
+        assert ask(batcher, generation(["another"])).wait().end.reason == "length"
+    assert (batcher.load.running, batcher.load.waiting) == (0, 0)
 
 
 def test_a_listener_that_fails_loses_its_request_only(engine: Engine) -> None:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from epigraph.base import Base
-from epigraph.errors import Unsupported
 from epigraph.serve.answers import LEAST, Delta, Likely, Scored
 from epigraph.serve.auto import as_named, routable
 from epigraph.serve.faults import bad
@@ -18,6 +17,7 @@ from epigraph.serve.names import ROUTER
 from epigraph.serve.rendering import Asked, Fields, Rendered, Renderer
 from epigraph.serve.served import Served
 from epigraph.serve.service import Exchange, Question
+from epigraph.serve.turns import tokens_before, tokens_of
 from epigraph.serve.wire.chat import (
     Answer,
     ChatChoice,
@@ -26,7 +26,6 @@ from epigraph.serve.wire.chat import (
     ChatLogprobs,
     ChatRequest,
     ChunkChoice,
-    Message,
     TokenLogprob,
     TopLogprob,
 )
@@ -73,7 +72,7 @@ def render(request: ChatRequest, answering: Sequence[Served | None], renderer: R
     if served is None or request.raw:
         if request.fields:
             raise bad("fields were given, but this request is raw: it has no template.", param="fields")
-        return [renderer.raw(served, render_messages(request.messages or (), renderer.base), asked)]
+        return [renderer.raw(served, tokens_of(request.messages or (), renderer.base), asked)]
     text, before = _turn(request, served, renderer.base)
     return [renderer.task(served, text, asked, before=before)]
 
@@ -96,37 +95,8 @@ def _turn(request: ChatRequest, served: Served, base: Base) -> tuple[str | None,
         )
     said = last.said
     everything_given = request.fields and not [f for f in served.task.template.fields if f not in request.fields]
-    turns = [{"role": "system" if m.role == "developer" else m.role, "content": m.said} for m in earlier]
-    before = base.tokenize(_head(turns, base)) if earlier else []
+    before = tokens_before(earlier, base) if earlier else []
     return (None if everything_given and not said else said), before
-
-
-def _head(turns: Sequence[dict[str, str]], base: Base) -> str:
-    """What the base's chat format writes before the last user message, the earlier ones included."""
-    try:
-        return base.chat_frame(turns)[0]
-    except Unsupported as error:
-        raise bad(error.message, param="messages") from error
-
-
-def render_messages(messages: Sequence[Message], base: Base, *, answer: bool = True) -> str:
-    """The conversation as the base's own template writes it; with ``answer`` it ends where the assistant begins."""
-    from jinja2 import TemplateError
-
-    if not messages:
-        raise bad("messages is empty.", "Give a message.", param="messages")
-    if not base.tokenizer.chat_template:
-        raise bad(
-            f"base {base.name} has no chat template.",
-            "Use /v1/completions, or a prompt whose task says how its text is written.",
-            param="messages",
-            code="no_chat_template",
-        )
-    turns = [{"role": "system" if m.role == "developer" else m.role, "content": m.said} for m in messages]
-    try:
-        return str(base.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer))
-    except (TemplateError, TypeError, ValueError) as error:
-        raise bad(f"the base's chat template refuses these messages: {error}.", param="messages") from error
 
 
 def question(request: ChatRequest) -> Question:

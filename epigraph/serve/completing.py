@@ -163,7 +163,7 @@ class Shape:
             found.tokens.append(one.text)
             if found.top_logprobs is not None:
                 found.top_logprobs.append(_top(one))
-            written.offset += len(one.text)
+            written.offset += one.given
         return found
 
 

@@ -91,13 +91,14 @@ class Keyring:
         )
 
     def spend(self, key: Key) -> None:
-        """Count a request. Refused (429) where the key has had its share: a bucket of ``rate``, refilled evenly."""
+        """Count a request. Refused (429) where the key has had its share: a bucket of ``rate``, or of one, refilled evenly."""
         if key.rate is None:
             return
         now = time.monotonic()
         with self._lock:
-            left, before = self._buckets.get(key.name, (key.rate, now))
-            left = min(key.rate, left + (now - before) * key.rate / MINUTE)
+            most = max(1.0, key.rate)
+            left, before = self._buckets.get(key.name, (most, now))
+            left = min(most, left + (now - before) * key.rate / MINUTE)
             self._buckets[key.name] = (left - 1 if left >= 1 else left, now)
         if left < 1:
             wait = (1 - left) * MINUTE / key.rate

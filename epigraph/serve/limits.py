@@ -1,4 +1,4 @@
-"""What is turned away at the door, before anything is parsed: bodies that are too large or too slow, and crowds.
+"""What is turned away at the door, before anything is parsed: bodies that are too large, too slow or too many, and crowds.
 
 Plain ASGI, so that a request's disconnection still reaches whoever waits for it.
 """
@@ -11,18 +11,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from epigraph.serve.faults import Refused
 
 BODY_SECONDS = 30.0
+BODIES = 16
+"""Bodies of the largest size that may be inside at once; more of smaller ones. Read into objects, each is several times as large."""
 OPEN = ("/health", "/ready", "/metrics")
 
 
 class Door:
-    """Bounds the bytes of a body, the seconds in which it comes, and how many requests are inside at once."""
+    """Bounds the bytes of a body, the seconds in which it comes, how many requests are inside at once, and all their bytes."""
 
-    def __init__(self, app: ASGIApp, *, most_bytes: int, most_requests: int, seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        most_bytes: int,
+        most_requests: int,
+        most_held: int | None = None,
+        seconds: float = BODY_SECONDS,
+    ) -> None:
         self.app = app
         self.most_bytes = most_bytes
         self.most_requests = most_requests
         self.seconds = seconds
+        self.most_held = BODIES * most_bytes if most_held is None else most_held
         self.inside = 0
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -30,7 +42,7 @@ class Door:
             await self.app(scope, receive, send)
             return
         if self.inside >= self.most_requests:
-            await refuse(send, Refused(429, "the server is busy.", "Try again.", code="server_busy", retry_after=1.0))
+            await refuse(send, _busy())
             return
         self.inside += 1
         try:
@@ -55,10 +67,14 @@ class Door:
                     message = await receive()
             except TimeoutError:
                 raise Refused(408, f"the request's body took more than {self.seconds:g} seconds.") from None
-            arrived += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            arrived += size
+            self.held += size
             whole = not message.get("more_body", False)
             if arrived > self.most_bytes:
                 raise self._too_large()
+            if self.held > self.most_held:
+                raise _busy()
             return message
 
         async def watched(message: Message) -> None:
@@ -72,9 +88,15 @@ class Door:
             if begun:
                 raise
             await refuse(send, refused)
+        finally:
+            self.held -= arrived
 
     def _too_large(self) -> Refused:
         return Refused(413, f"the request has more than {self.most_bytes:,} bytes.", "Send less at once.", code="too_large")
+
+
+def _busy() -> Refused:
+    return Refused(429, "the server is busy.", "Try again.", code="server_busy", retry_after=1.0)
 
 
 async def refuse(send: Send, refused: Refused) -> None:

@@ -43,3 +43,22 @@ def test_a_body_that_trickles_has_one_deadline() -> None:
 
     status, body = asyncio.run(through(Door(echo, most_bytes=10_000, most_requests=1, seconds=0.1), trickle))
     assert (status, body["error"]["type"]) == (408, "timeout_error")
+
+
+def test_all_bodies_together_have_a_bound_and_give_their_room_back() -> None:
+    """Each was bounded and so was their number, but a thousand bodies of 8 MB were let in at once."""
+
+    async def pieces() -> Message:
+        return {"type": "http.request", "body": b" " * 80, "more_body": False}
+
+    async def inside(_scope: Scope, receive: Receive, send: Send) -> None:
+        """Another comes while this one is answered."""
+        await receive()
+        second.append(await through(door, pieces))
+        await echo({}, pieces, send)
+
+    second: list[tuple[int, Any]] = []
+    door = Door(inside, most_bytes=100, most_requests=9, most_held=150)
+    assert asyncio.run(through(door, pieces))[0] == 200
+    assert (second[0][0], second[0][1]["error"]["code"]) == (429, "server_busy")
+    assert (door.held, door.inside) == (0, 0)

@@ -4,6 +4,8 @@ A byte-level piece such as "âĢ" stands for the bytes e2 80; alone it is no tex
 """
 
 import re
+from codecs import getincrementaldecoder
+from collections.abc import Sequence
 from functools import cached_property
 
 from epigraph.base import Base
@@ -24,6 +26,7 @@ class Pieces:
 
     def __init__(self, base: Base) -> None:
         self.tokenizer = base.tokenizer
+        self.special = base.special
         self.size = int(base.embedding.weight.shape[0])
         self._texts: dict[int, str] = {}
 
@@ -57,6 +60,11 @@ class Pieces:
         if all(character in self._bytes for character in piece):
             return [self._bytes[character] for character in piece]
         return list(decoded.encode())
+
+    def lengths(self, tokens: Sequence[int]) -> list[int]:
+        """How many characters each of them adds to their text: a character counts where it is whole, a special token has none."""
+        decoder = getincrementaldecoder("utf-8")("replace")
+        return [0 if token in self.special else len(decoder.decode(bytes(self.bytes_of(token)))) for token in tokens]
 
     def _decoded(self, token: int) -> str:
         first, text = self._reference

@@ -21,7 +21,7 @@ from epigraph.errors import ConfigError
 from epigraph.serve.app import create_app
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.keys import read_keys
-from epigraph.serve.service import GIGABYTE, Service
+from epigraph.serve.service import Service
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.vllm import Upstream
 from epigraph.serve.work import BatcherSettings
@@ -50,7 +50,8 @@ def _open(config: ServeConfig, library: Path, *, base: str, device: str, dtype: 
     engine = Engine(loaded, keep=False)
     if engine.warning:
         note(engine.warning)
-    kept = int(config.memory * GIGABYTE)
+    kept = config.kept_bytes
+    note(f"{kept / 1e9:.2g} GB each for prompts, their states and those of texts" + ("" if config.memory else " (--memory)"))
     settings = BatcherSettings(
         queue_length=config.queue, max_rows=config.rows, prompt_bytes=kept, text_bytes=0 if config.forget else kept
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from epigraph.base import Base
 from epigraph.errors import NotFound
@@ -29,7 +29,8 @@ from epigraph.serve.settings import ServeConfig
 from epigraph.serve.shelf import Shelf
 from epigraph.serve.wire.shape import RouteTaken, Usage, usage_of
 
-GIGABYTE = 10**9
+LOADS = 8
+"""Prompts that are loaded at once."""
 Render = Callable[[Sequence[Served | None], Renderer], list[Rendered]]
 """From what answers each prompt to its job."""
 
@@ -118,7 +119,7 @@ class Service:
         self.config = config
         self.computes_here = computes_here
         self.library = Library(library)
-        self.shelf = Shelf(self.library, self._prepare, fingerprint=base.fingerprint, budget=int(config.memory * GIGABYTE))
+        self.shelf = Shelf(self.library, self._prepare, fingerprint=base.fingerprint, budget=config.kept_bytes)
         self.pieces = Pieces(base)
         self.renderer = Renderer(base, self.pieces, ceiling=config.tokens, computes_here=computes_here)
         self.signpost = Signpost(
@@ -133,6 +134,7 @@ class Service:
         self.meters = Meters(self._numbers)
         self.created = int(time.time())
         self.opened = self.closing = self.closed = False
+        self._loads = CapacityLimiter(LOADS)
         self.inside = 0
         """Requests that are being answered."""
 
@@ -161,9 +163,15 @@ class Service:
         return None if reference is None else await self.load(reference)
 
     async def load(self, reference: str) -> Served:
-        """A prompt of the library. Refused (404) if there is none."""
+        """A prompt of the library. Refused (404) if there is none.
+
+        Loads have threads of their own: many at once would else leave none for prompts that are there already.
+        """
         try:
-            return await to_thread.run_sync(self.shelf.get, reference)
+            held = await to_thread.run_sync(self.shelf.held, reference)
+            if held is not None:
+                return held
+            return await to_thread.run_sync(self.shelf.get, reference, limiter=self._loads)
         except NotFound as error:
             raise unknown_model(reference) from error
 

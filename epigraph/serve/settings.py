@@ -5,10 +5,12 @@ Bounds are answered with 413 (a request too large) or 429 (too many requests), n
 
 import ipaddress
 from dataclasses import dataclass
+from functools import cached_property
 
 from epigraph.config import setting
 from epigraph.errors import ConfigError
 
+GIGABYTE = 10**9
 ENGINES = ("local", "vllm")
 OTHERWISE = ("refuse", "base")
 
@@ -30,7 +32,10 @@ class ServeConfig:
     body: float = setting(8.0, "most megabytes of a request")
     timeout: float = setting(300.0, "seconds that a request may take")
     grace: float = setting(30.0, "seconds in which a shutdown finishes what runs")
-    memory: float = setting(1.0, "gigabytes for prompts; as many each for what is computed of prompts and of texts")
+    memory: float = setting(
+        0.0,
+        "gigabytes for prompts; as many each for what is computed of prompts and of texts; 0: a tenth of the free, at most 1",
+    )
     forget: bool = setting(False, "keep no states of texts for later requests")
     origins: str = setting("", "browser origins that may call (CORS), with commas; by default none")
     min_route: float = setting(0.5, "model auto: the router's confidence below which a text goes to no prompt")
@@ -58,17 +63,29 @@ class ServeConfig:
             )
 
     def _check_numbers(self) -> None:
-        at_least = {"port": 0, "queue": 1, "rows": 1, "batch": 1, "tokens": 1, "grace": 0}
+        at_least = {"port": 0, "queue": 1, "rows": 1, "batch": 1, "tokens": 1, "grace": 0, "memory": 0}
         for name, least in at_least.items():
-            if not getattr(self, name) >= least:
+            if not least <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be at least {least}.")
-        for name in ("body", "timeout", "memory"):
+        for name in ("body", "timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be a positive number.")
+        if self.batch > self.queue:
+            raise ConfigError(
+                f"batch {self.batch} was asked with queue {self.queue}: a request of {self.batch} answers could never be taken.",
+                "Lower --batch, or raise --queue.",
+            )
         if not 0 <= self.min_route <= 1:
             raise ConfigError(f"min-route {self.min_route} was asked; it must lie between 0 and 1.")
         if self.port > 65535:
             raise ConfigError(f"port {self.port} was asked; ports end at 65535.")
+
+    @cached_property
+    def kept_bytes(self) -> int:
+        """How much each of the three caches may hold: as asked, else what leaves the machine most of its memory."""
+        import psutil
+
+        return int(GIGABYTE * self.memory) if self.memory else min(GIGABYTE, int(psutil.virtual_memory().available) // 10)
 
     @property
     def urls(self) -> tuple[str, ...]:

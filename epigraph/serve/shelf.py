@@ -75,13 +75,24 @@ class Shelf:
         """
         spot = self.look_up(reference)
         with self._lock:
-            if spot in self._held:
-                self._held.move_to_end(spot)
-                return self._held[spot]
+            if (found := self._taken(spot)) is not None:
+                return found
             waiting = self._loading.get(spot)
             if waiting is None:
                 mine = self._loading[spot] = Future()
         return waiting.result() if waiting is not None else self._load(spot, mine)
+
+    def held(self, reference: str) -> Served | None:
+        """The same where it need not be loaded, else None. NotFound if there is none."""
+        spot = self.look_up(reference)
+        with self._lock:
+            return self._taken(spot)
+
+    def _taken(self, spot: Spot) -> Served | None:
+        found = self._held.get(spot)
+        if found is not None:
+            self._held.move_to_end(spot)
+        return found
 
     def look_up(self, reference: str) -> Spot:
         """Where the reference points now. NotFound if nowhere."""

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from epigraph.serve.chatting import render_messages
 from epigraph.serve.faults import bad
 from epigraph.serve.service import Service
+from epigraph.serve.turns import tokens_of
 from epigraph.serve.wire.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest, TokenizerInfo
 
 SAID = ("add_bos_token", "add_eos_token", "unk_token", "padding_side", "truncation_side")
@@ -16,7 +16,7 @@ def tokenize(service: Service, request: TokenizeRequest) -> Tokenized:
     if (request.prompt is None) == (request.messages is None):
         raise bad("give either prompt or messages.", param="prompt")
     if request.messages is not None:
-        ids = base.tokenize(render_messages(request.messages, base, answer=request.add_generation_prompt))
+        ids = tokens_of(request.messages, base, answer=request.add_generation_prompt)
     else:
         begin = [base.bos] if request.add_special_tokens and base.bos is not None else []
         ids = [*begin, *base.tokenize(request.prompt or "")]

@@ -15,6 +15,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,8 @@ class Claim:
     def cancel(self) -> None:
         """Close the connection: vLLM stops computing when its client leaves."""
         self.cancelled = True
-        self._loop.call_soon_threadsafe(lambda: self.task.cancel() if self.task else None)
+        with suppress(RuntimeError):  # the loop is closed, and everything with it
+            self._loop.call_soon_threadsafe(lambda: self.task.cancel() if self.task else None)
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Upstream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="epigraph-upstream", daemon=True)
         self._claims: set[Claim] = set()
+        self._closing = False
         self._lock = threading.Lock()
         self._client: httpx2.AsyncClient | None = None
 
@@ -93,7 +96,9 @@ class Upstream:
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
 
     def close(self, *, drain: bool, timeout: float) -> None:
-        """Finish (``drain``) or cancel what is under way, within ``timeout`` seconds."""
+        """Take nothing more; finish (``drain``) or cancel what is under way, within ``timeout`` seconds."""
+        with self._lock:
+            self._closing = True
         asyncio.run_coroutine_threadsafe(self._close(timeout if drain else 0.0), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -104,12 +109,14 @@ class Upstream:
         body = self.body(job)
         claim = Claim(self._loop)
         with self._lock:
+            if self._closing:
+                raise QueueFull("the server is closing and takes no more requests.", "Ask again when it is back.")
             if self.running >= self.queue:
                 raise QueueFull(f"{self.queue} requests are under way already.", "Ask again in a moment.")
             self.running += 1
             self._claims.add(claim)
-        assert isinstance(job, Generation)
-        self._loop.call_soon_threadsafe(self._begin, job, body, listener, claim)
+            assert isinstance(job, Generation)
+            self._loop.call_soon_threadsafe(self._begin, job, body, listener, claim)
         return claim
 
     @property

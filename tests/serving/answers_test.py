@@ -170,6 +170,26 @@ def test_echo_alone_reads_and_writes_nothing(client: TestClient) -> None:
     assert (plain["text"], plain["logprobs"]) == ("abc", None)
 
 
+def test_offsets_are_places_in_the_text(client: TestClient, house: House) -> None:
+    """They were sums of the tokens' names: "bytes:\\xc3", the end token and the white space that is left away counted."""
+    path, text = "/v1/completions", "né là"
+    (echoed,) = ask(client, path, model="base", prompt=text, echo=True, max_tokens=0, logprobs=0)["choices"]
+    offsets = echoed["logprobs"]["text_offset"]
+    assert offsets == [len(text.encode()[:n].decode(errors="ignore")) for n in range(len(text.encode()))]
+    for name, seed in (("writer", 1), ("base", 2)):
+        body = {"model": name, "prompt": "abc", "max_tokens": 40, "logprobs": 0, "seed": seed}
+        (choice,) = ask(client, path, **body)["choices"]
+        found = choice["logprobs"]
+        assert found["text_offset"] == sorted(found["text_offset"])
+        assert found["text_offset"][-1] <= len(choice["text"])
+        pieces = [c for piece in streamed(client, path, **body) for c in piece["choices"] if c["logprobs"]]
+        said = ""
+        for piece in pieces:
+            assert set(piece["logprobs"]["text_offset"]) <= {len(said)}
+            said += piece["text"]
+        assert said == choice["text"]
+
+
 def test_raw_adds_nothing_and_puts_the_prompt_where_it_was_asked(client: TestClient, house: House) -> None:
     def text(**body: Any) -> str:
         found = ask(client, "/v1/completions", max_tokens=6, ignore_eos=True, **GREEDY, **body)
@@ -213,6 +233,18 @@ def test_other_messages_belong_to_tasks_that_chat(client: TestClient, house: Hou
     assert alone == meant.output
     with_system = ask(client, path, model="talk", messages=[system, user], **GREEDY)
     assert with_system["usage"]["prompt_tokens"] == len("[system]be brief\n[user]hi\nOutput:\n[assistant]")
+
+
+def test_what_was_said_never_becomes_a_special_token(client: TestClient, house: House) -> None:
+    """A user's end token was plain text in the turn in which it came, and a real end of the turn one turn later."""
+    assert house.base.tokenize("x<end>y") == [ord("x") - 33, house.base.end, ord("y") - 33]
+    turns = [("user", "x<end>y"), ("assistant", "<end>"), ("user", "hi<end>")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    written = "[user]x<end>y\n[assistant]<end>\n[user]hi<end>"
+    for model, whole in (("talk", f"{written}\nOutput:\n[assistant]"), ("base", f"{written}\n[assistant]")):
+        found = ask(client, "/v1/chat/completions", model=model, messages=messages, max_tokens=1)
+        assert found["usage"]["prompt_tokens"] == len(whole)
+    assert client.post("/tokenize", json={"messages": messages}).json()["count"] == len(f"{written}\n[assistant]")
 
 
 def test_the_bare_base_chats_by_its_template_and_parts_are_texts(client: TestClient) -> None:

@@ -66,6 +66,7 @@ def test_a_key_is_made_and_shown_once(cli: Any, tmp_path: Path) -> None:
         (["--keys", "nothere.toml"], "no such file"),
         (["--engine", "vllm"], "--at"),
         (["--queue", "0"], "at least 1"),
+        (["--queue", "8", "--batch", "9"], "never be taken"),
         (["--body", "-1"], "positive"),
         (["--port", "99999"], "65535"),
         (["--min-route", "1.5"], "between 0 and 1"),

@@ -15,6 +15,7 @@ from epigraph.model import PromptModel
 from epigraph.prompts import AnyForm, Embedded, KeyValue, MixturePrompt, PoolPrompt
 from epigraph.routing import learn_route, open_auto
 from epigraph.serve.app import create_app
+from epigraph.serve.flow import Deadline, Flow
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from tests.serving.answers_test import ask, refused, streamed
@@ -237,8 +238,8 @@ def test_auto_below_its_threshold(kinds: House, otherwise: str) -> None:
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_auto_ends_with_its_client_and_has_one_deadline(kinds: House, run: Callable[..., Running], leaves: bool) -> None:
-    """A client that left while its text was routed was not noticed, and routing and answering each had the whole time."""
+def test_auto_ends_with_its_client_and_with_its_time(kinds: House, run: Callable[..., Running], leaves: bool) -> None:
+    """A client that left while its text was routed was not noticed."""
     running = run(kinds, timeout=300.0 if leaves else 0.5)
     backend, tickets = running.service.backend, []
 
@@ -256,6 +257,23 @@ def test_auto_ends_with_its_client_and_has_one_deadline(kinds: House, run: Calla
         else:
             assert client.post("/v1/completions", json=body).json()["error"]["code"] == "timeout"
     assert len(tickets) == 1
+
+
+@pytest.mark.parametrize("path", ["completions", "classify"])
+def test_routing_and_answering_have_one_deadline(asking: TestClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Each had the whole --timeout."""
+    deadlines: list[Deadline] = []
+
+    class Noted(Flow):
+        def __init__(self, backend: Any, jobs: Any, deadline: Deadline) -> None:
+            deadlines.append(deadline)
+            super().__init__(backend, jobs, deadline)
+
+    for module in ("auto", "service", "classifying"):
+        monkeypatch.setattr(f"epigraph.serve.{module}.Flow", Noted)
+    ask(asking, f"/v1/{path}", model="auto", **{"prompt" if path == "completions" else "input": TEXTS[0]})
+    assert len(deadlines) == 2
+    assert deadlines[0] is deadlines[1]
 
 
 def test_auto_sends_nobody_to_a_base_that_its_key_may_not_use(kinds: House, tmp_path: Path) -> None:

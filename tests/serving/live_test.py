@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from epigraph.serve.app import create_app
 from epigraph.serve.rendering import fill_fields
 from epigraph.serve.work import EndEvent, LabelEvent, Listener
-from tests.serving.conftest import House, kv, labelled, vectors, written
+from tests.serving.conftest import House, eventually, kv, labelled, vectors, written
 
 
 def classify(client: Any, model: str, text: str = "a dog") -> Any:
@@ -142,6 +142,27 @@ def test_requests_for_one_prompt_load_it_once(own_house: House) -> None:
     assert service.shelf.loads == 1
     service.open()
     service.close()
+
+
+def test_prompts_that_are_there_do_not_wait_for_others_to_be_loaded(own_house: House) -> None:
+    """Forty requests for prompts on a slow disk took all threads there were, and nobody was answered."""
+    for seed in range(50):
+        own_house.add(f"slow{seed}", labelled(), [kv(seed)])
+    service, _ = own_house.service()
+    service.shelf.get("routing")
+    load, go_on = service.shelf._prepare, threading.Event()
+
+    def slow(stored: Any) -> Any:
+        assert go_on.wait(30)
+        return load(stored)
+
+    service.shelf._prepare = slow
+    with TestClient(create_app(service), base_url="http://localhost") as client, ThreadPoolExecutor(50) as pool:
+        others = [pool.submit(classify, client, f"slow{seed}") for seed in range(50)]
+        eventually(lambda: service.inside == 50)
+        assert classify(client, "routing").status_code == 200
+        go_on.set()
+        assert {other.result().status_code for other in others} == {200}
 
 
 def test_mixed_traffic_from_many_threads_equals_each_prompt_alone(house: House, running: Any) -> None:

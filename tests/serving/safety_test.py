@@ -7,7 +7,9 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -18,7 +20,9 @@ from torch import full
 from epigraph.errors import ConfigError, NameRefused
 from epigraph.library.tensors import encode
 from epigraph.serve.app import create_app
-from epigraph.serve.keys import new_key, read_keys
+from epigraph.serve.batcher import Batcher
+from epigraph.serve.faults import Refused
+from epigraph.serve.keys import Keyring, new_key, read_keys
 from epigraph.serve.settings import ServeConfig
 from tests.serving.conftest import House, Running, eventually
 
@@ -39,6 +43,14 @@ def test_only_loopback_without_keys() -> None:
         with pytest.raises(ConfigError, match="without API keys"):
             ServeConfig(host=host)
         assert ServeConfig(host=host, keys="keys.toml").host == host
+
+
+def test_caches_are_as_large_as_the_machine_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of a gigabyte each were too many for a small machine."""
+    for free, meant in ((2 * 10**9, 2 * 10**8), (10**11, 10**9)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        assert ServeConfig().kept_bytes == meant
+        assert ServeConfig(memory=0.5).kept_bytes == 5 * 10**8
 
 
 @pytest.fixture
@@ -143,6 +155,17 @@ def test_a_key_has_its_rate(house: House, keys: tuple[Path, dict[str, str]]) -> 
         assert client.get("/v1/models", headers=bearer(tokens["all"])).status_code == 200
 
 
+def test_a_rate_below_one_a_minute_admits_the_first(tmp_path: Path) -> None:
+    """Its bucket held less than one request, so it never admitted any."""
+    file = tmp_path / "keys.toml"
+    token = new_key(file, "rare", rate=0.5)
+    keyring = Keyring(file)
+    key = keyring.find(f"Bearer {token}")
+    keyring.spend(key)
+    with pytest.raises(Refused, match=r"0\.5 times a minute"):
+        keyring.spend(key)
+
+
 def test_a_foreign_name_for_this_address_is_refused_without_keys(client: TestClient) -> None:
     """A web page that lets its own name point here would be of the same origin to a browser; "[" was a 500."""
     for host, status in (
@@ -169,7 +192,10 @@ def test_a_large_body_is_refused_declared_or_not(house: House) -> None:
 
 
 def test_a_full_queue_is_429_and_empties_again(house: House, run: Callable[..., Running]) -> None:
-    running = run(house, queue=1, rows=1)
+    running = run(house, rows=1)
+    batcher = running.service.backend
+    assert isinstance(batcher, Batcher)
+    batcher.settings = replace(batcher.settings, queue_length=1)
     with httpx2.Client(base_url=running.url, timeout=60) as client:
         done: list[int] = []
 
@@ -285,6 +311,25 @@ def test_what_is_not_finished_in_the_grace_hears_why(house: House, run: Callable
     else:
         assert (found.status_code, found.json()["error"]["code"]) == (503, "shutting_down")
         assert found.headers["retry-after"] == "1"
+
+
+def test_a_body_that_never_came_hears_of_the_shutdown_too(
+    house: House, run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is not at work in the engine is cancelled by the server, which would answer 500 in plain text."""
+    monkeypatch.setattr("epigraph.serve.running.LAST_SECONDS", 0)
+    running = run(house, grace=0.0)
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        eventually(lambda: running.service.inside == 1)
+        running.stop()
+        answer = connection.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 503")
+    assert "shutting_down" in answer
 
 
 # ---- uploads ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from torch import Tensor
 from epigraph.base import Base, load_base
 from epigraph.base.load import load_embedding
 from epigraph.base.toy import toy_base
-from epigraph.errors import ConfigError
+from epigraph.errors import ConfigError, QueueFull
 from epigraph.serve import servers
 from epigraph.serve.app import create_app
 from epigraph.serve.service import Service
@@ -330,6 +330,26 @@ def test_who_leaves_before_its_request_was_begun_frees_its_place(
     (end,) = heard
     assert isinstance(end, EndEvent)
     assert (end.reason, end.error) == ("cancelled", None)
+
+
+def test_after_the_end_nothing_is_taken_and_leaving_is_no_fault(
+    folders: dict[str, Path], fakes: Callable[[Base], Fake]
+) -> None:
+    """Whoever was ended by a shutdown gave up its ticket then, in a loop that was closed: a 500 instead of a 503."""
+    fake = fakes(load_base(folders["llama"], dtype="float32"))
+    fake.pace = 0.05
+    backend = upstream(load_embedding(folders["llama"]), fake.url)
+    backend.start()
+    heard: list[Event] = []
+    job = Generation(segments=((1, 2),), prompt=None, sampling=Sampling(max_tokens=400, ignore_end=True))
+    claim = backend.submit(job, heard.append)
+    eventually(lambda: bool(heard))
+    backend.close(drain=True, timeout=0.0)
+    claim.cancel()
+    assert isinstance(heard[-1], EndEvent)
+    assert heard[-1].reason == "cancelled"
+    with pytest.raises(QueueFull, match="closing"):
+        backend.submit(job, heard.append)
 
 
 def test_leaving_closes_the_connection_and_a_full_queue_is_429(

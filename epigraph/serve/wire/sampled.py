@@ -73,6 +73,10 @@ class Sampled(Request):
             ignore_end=bool(self.ignore_eos),
         )
 
+    def asks_nothing(self, name: str, value: object) -> bool:
+        """The best n of n are all of them."""
+        return (name == "best_of" and value == (self.n or 1)) or super().asks_nothing(name, value)
+
     @property
     def with_usage(self) -> bool:
         """Whether a stream ends with the usage."""

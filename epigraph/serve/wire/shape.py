@@ -67,6 +67,19 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "function_call": (None, "none", "auto"),
     "response_format": (None, {"type": "text"}),
     "structured_outputs": (None,),
+    "guided_json": (None,),
+    "guided_choice": (None,),
+    "guided_regex": (None,),
+    "guided_grammar": (None,),
+    "allowed_token_ids": (None, []),
+    "bad_words": (None, []),
+    "prompt_logprobs": (None,),
+    "length_penalty": (None, 1),
+    "truncate_prompt_tokens": (None,),
+    "echo": (None, False),
+    "continue_final_message": (None, False),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prompt_embeds": (None,),
@@ -88,8 +101,12 @@ class Request(BaseModel):
     def check_extras(self) -> None:
         """Refused (400) for an option that would be ignored to the client's harm."""
         for name, value in (self.model_extra or {}).items():
-            if name in NEUTRAL and not any(value == neutral for neutral in NEUTRAL[name]):
+            if not self.asks_nothing(name, value):
                 raise bad(f"{name} is not supported by this server.", "Leave it out.", param=name, code="unsupported")
+
+    def asks_nothing(self, name: str, value: object) -> bool:
+        """Whether an option that is not had here would leave the answer as it is."""
+        return name not in NEUTRAL or any(value == neutral for neutral in NEUTRAL[name])
 
 
 class PromptTokensDetails(Wire):
