@@ -73,10 +73,19 @@ def test_an_interrupted_one_goes_on(
     folder = hint.split("--resume ")[1].split(" --library")[0]
     later = cli("multitask", "--resume", folder, "--json")
     assert later.code == 0, later.err
+    assert Library(Path("library")).card("one").settings["dtype"] == "float32", (
+        "it went on in the dtype that it was begun in"
+    )
+    again = cli("multitask", "--resume", folder)
+    assert (again.code, "is finished: its prompts are one@1, two@1" in again.err) == (2, True)
+    flags = cli("multitask", "--resume", folder, "--form", "token")
+    assert (flags.code, "--resume was given with --form" in flags.err) == (2, True)
     assert [one["scores"] for one in later.json["tasks"]] == [one["scores"] for one in whole["tasks"]]
 
 
-def test_bad_input_ends_with_one_line(cli: Any, toy_flags: list[str], files: list[Path]) -> None:
+def test_bad_input_ends_with_one_line(cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path) -> None:
+    sets = tmp_path / "sets.jsonl"
+    sets.write_text("".join(f'{{"text": "aa {i}", "labels": ["low", "high"]}}\n' for i in range(12)))
     cases: list[tuple[list[Any], str]] = [
         ([files[0]], "1 task was given"),
         ([files[0], files[0]], "two prompts would be called 'one'"),
@@ -84,6 +93,9 @@ def test_bad_input_ends_with_one_line(cli: Any, toy_flags: list[str], files: lis
         ([*files, "--kind", "pool"], "kind 'pool' is none of several tasks"),
         ([*files, "--transfer", "2"], "transfer on 2 rows was asked"),
         ([*files, "--resume", "x"], "both tasks and --resume were given"),
+        ([*files, "--ensemble", "2"], "an ensemble of 2 was asked for tasks together"),
+        ([*files, "--start", "prompt:x"], "start 'prompt:x' was asked for tasks together"),
+        ([files[0], sets], "task 'sets' is multilabel, which has no loss in one pass with other tasks"),
     ]
     for arguments, message in cases:
         answer = cli("multitask", *arguments, *toy_flags, *QUICK)
@@ -91,3 +103,31 @@ def test_bad_input_ends_with_one_line(cli: Any, toy_flags: list[str], files: lis
     assert not Path("library").exists()
     alone = cli("tune", files[0], "--kind", "mixture", *toy_flags)
     assert (alone.code, "epigraph multitask" in alone.err) == (2, True)
+
+
+def test_prompts_of_one_length_are_averaged_and_served_as_they_were_measured(
+    cli: Any, toy_flags: list[str], make_csv: Any, tmp_path: Path
+) -> None:
+    """Each task had its own default length, so that answers and labels could not be averaged; and scores were measured without
+    the calibration with which the stored prompt answers."""
+    said = tmp_path / "said.jsonl"
+    said.write_text("".join(f'{{"input": "say {i}", "output": "they said {i} times {i + 1}"}}\n' for i in range(12)))
+    quick = ["--epochs", "1", "--batch", "8", "--rate", "0.1", "--transfer", "0"]
+    answer = cli("multitask", make_csv("one.csv", rows=16), said, "--kind", "average", *toy_flags, *quick, "--json")
+    assert answer.code == 0, answer.err
+    library = Library(Path("library"))
+    assert library.card("one").lengths == library.card("said").lengths == (16,)
+    files = [make_csv("left.csv", rows=24), make_csv("right.csv", rows=24, seed=1)]
+    test = make_csv("test.csv", rows=10, seed=7)
+    for file in files:
+        file.with_suffix(".toml").write_text(f'[data]\ntrain = "{file.name}"\ntest = "{test.name}"\n')
+    tasks = [file.with_suffix(".toml") for file in files]
+    answer = cli(
+        "multitask", *tasks, "--name", "both", "--calibrate", "contextual", *toy_flags, *QUICK, *quick[-2:], "--json"
+    )
+    assert answer.code == 0, answer.err
+    card = library.card("left")
+    assert card.settings["calibration"]["how"] == "contextual"
+    assert card.cost["tasks"] == 2
+    served = cli("evaluate", "left", "--data", test, "--json", *toy_flags).json["scores"]
+    assert served["accuracy"] == card.scores["accuracy"]
