@@ -77,7 +77,9 @@ def test_the_whole_way(cli: Any, toy_flags: list[str], files: list[Path], tmp_pa
     assert "output" in alone
     assert cli("library", "verify").code == 0
     assert cli("library", "remove", "one", "--force").code == 0
-    left = cli("predict", "auto", "xx xxx x", "--min-route", "0", "--json")  # the router's first prompt is gone: so was its base
+    left = cli(
+        "predict", "auto", "xx xxx x", "--min-route", "0", "--json"
+    )  # the router's first prompt is gone: so was its base
     assert (left.code, left.lines[0]["prompt"]) == (0, "two"), left.err
 
 
