@@ -1,11 +1,19 @@
 """Several tasks together, from the command line: each beside its plain prompt, a start for new tasks, which are alike."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from epigraph.base import Base
+from epigraph.config import TuneConfig
+from epigraph.engine import Engine
 from epigraph.library import Library
+from epigraph.multitask.settings import MultitaskConfig
+from epigraph.multitask.together import Workshop
+from epigraph.tasks.task import Task
+from epigraph.tuning.choices import choose
 
 QUICK = ["--epochs", "1", "--batch", "8", "--rate", "0.1", "--length", "2"]
 
@@ -105,28 +113,36 @@ def test_bad_input_ends_with_one_line(cli: Any, toy_flags: list[str], files: lis
     assert (alone.code, "epigraph multitask" in alone.err) == (2, True)
 
 
-def test_prompts_of_one_length_are_averaged_and_served_as_they_were_measured(
-    cli: Any, toy_flags: list[str], make_csv: Any, tmp_path: Path
-) -> None:
-    """Each task had its own default length, so that answers and labels could not be averaged; and scores were measured without
-    the calibration with which the stored prompt answers."""
-    said = tmp_path / "said.jsonl"
-    said.write_text("".join(f'{{"input": "say {i}", "output": "they said {i} times {i + 1}"}}\n' for i in range(12)))
-    quick = ["--epochs", "1", "--batch", "8", "--rate", "0.1", "--transfer", "0"]
-    answer = cli("multitask", make_csv("one.csv", rows=16), said, "--kind", "average", *toy_flags, *quick, "--json")
-    assert answer.code == 0, answer.err
-    library = Library(Path("library"))
-    assert library.card("one").lengths == library.card("said").lengths == (16,)
-    files = [make_csv("left.csv", rows=24), make_csv("right.csv", rows=24, seed=1)]
-    test = make_csv("test.csv", rows=10, seed=7)
-    for file in files:
-        file.with_suffix(".toml").write_text(f'[data]\ntrain = "{file.name}"\ntest = "{test.name}"\n')
-    tasks = [file.with_suffix(".toml") for file in files]
-    answer = cli(
-        "multitask", *tasks, "--name", "both", "--calibrate", "contextual", *toy_flags, *QUICK, *quick[-2:], "--json"
+def test_all_prompts_have_one_length_and_stay_soft(toy: Base, tmp_path: Path) -> None:
+    """Answers had 16 vectors and labels 8, or a hard prompt's own number: they could not be averaged, nor mixed."""
+    labels = Task.from_rows([f"text {i}" for i in range(8)], ["up", "down"] * 4, name="labels")
+    said = Task.from_rows([f"say {i}" for i in range(8)], [f"said {i}" for i in range(8)], name="said", kind="generation")
+    config = MultitaskConfig(kind="average", tune=TuneConfig(keep="better"))
+    choices = [choose(replace(config.tune, kind=config.form), task, 8) for task in (labels, said)]
+    shop = Workshop(
+        engine=Engine(toy, keep=False),
+        folder=tmp_path,
+        config=config,
+        tasks=[labels, said],
+        choices=choices,
+        parts=[],
+        sources=[],
     )
+    assert [one.length for one in choices] == [8, 16]
+    assert (shop.single.length, shop.single.keep, shop.single.kind) == (16, "soft", "kv")
+
+
+def test_prompts_are_served_as_they_were_measured(cli: Any, toy_flags: list[str], make_csv: Any) -> None:
+    """Scores were measured without the calibration with which the stored prompt answers, and costs were the plain prompt's."""
+    test, tasks = make_csv("test.csv", rows=8, seed=7), []
+    for seed, name in enumerate(("left", "right")):
+        train = make_csv(f"{name}.csv", rows=16, seed=seed)
+        tasks.append(train.with_suffix(".toml"))
+        tasks[-1].write_text(f'[data]\ntrain = "{train.name}"\ntest = "{test.name}"\n')
+    flags = [*toy_flags, *QUICK, "--transfer", "0", "--calibrate", "contextual"]
+    answer = cli("multitask", *tasks, *flags, "--json")
     assert answer.code == 0, answer.err
-    card = library.card("left")
+    card = Library(Path("library")).card("left")
     assert card.settings["calibration"]["how"] == "contextual"
     assert card.cost["tasks"] == 2
     served = cli("evaluate", "left", "--data", test, "--json", *toy_flags).json["scores"]
