@@ -33,6 +33,7 @@ SOURCES = ("sst2", "trec6", "ag_news", "subj", "rte", "boolq")
 TARGETS = ("clinc10_domain", "banking77", "imdb")
 SHOTS = (4, 16, 32, 100)
 STARTS = ("text", "universal", "spot")
+LENGTH = 8  # the default, but asked for: else the trials of a start differ by length too
 CLASSES = {"banking77": 10}
 
 
@@ -113,7 +114,7 @@ def measure(
 ) -> float:
     """Accuracy on the test rows from this start."""
     small = replace(task, train=Split(rows=drawn(task, shots, draw)))
-    settings = {"epochs": 1, "batch": 4, "length": 2} if asked.quick else {"trials": asked.trials}
+    settings = {"epochs": 1, "batch": 4, "length": 2} if asked.quick else {"trials": asked.trials, "length": LENGTH}
     config = TuneConfig(kind="kv", seed=draw, start="text" if start == "text" else f"prompt:{start}", **settings)
     around = Surroundings(forms_of=lambda name: forms_on(Library(library).get(name), engine.base.fingerprint))
     result = epigraph.tune(engine.base, small, config, engine=engine, around=around)

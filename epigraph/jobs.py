@@ -154,11 +154,12 @@ def open_prompt(stored: StoredPrompt, *, base: str, device: str, dtype: str, not
 def open_auto(
     library: Path, *, base: str, device: str, dtype: str, note: Note, threshold: float, otherwise: str
 ) -> AutoModel:
-    """The library's router and its prompts on their base: the one named, or the one that the first of its prompts names."""
+    """The library's router and its prompts on their base: the one named, or the one that the first prompt still there names."""
     shelf = Library(library)
-    router = read_router(library) if not base else None
-    card = shelf.card(next(iter(router.tasks.values())).prompt) if router is not None and router.tasks else None
-    loaded = load_base(base or (base_of(card) if card else DEFAULT), dtype=dtype, device=device, note=note)
+    there = set(shelf.names())
+    routed = [said.prompt for said in read_router(library).tasks.values()] if not base else []
+    first = next((prompt for prompt in routed if prompt.partition("@")[0] in there), None)
+    loaded = load_base(base or (base_of(shelf.card(first)) if first else DEFAULT), dtype=dtype, device=device, note=note)
     return load_auto(library, loaded, threshold=threshold, otherwise=otherwise)
 
 

@@ -76,6 +76,11 @@ def test_the_whole_way(cli: Any, toy_flags: list[str], files: list[Path], tmp_pa
     assert alone["prompt"] == "base"
     assert "output" in alone
     assert cli("library", "verify").code == 0
+    assert cli("library", "remove", "one", "--force").code == 0
+    left = cli(
+        "predict", "auto", "xx xxx x", "--min-route", "0", "--json"
+    )  # the router's first prompt is gone: so was its base
+    assert (left.code, left.lines[0]["prompt"]) == (0, "two"), left.err
 
 
 def test_a_pool_is_stored_whole_and_answers_by_its_name(cli: Any, toy_flags: list[str], files: list[Path]) -> None:
@@ -155,12 +160,16 @@ def test_bad_input_ends_with_one_line_and_nothing_written(
         ([files[0], written], "a sequence is measured by accuracy"),
         ([*files[:2], "--methods", "magic"], "method magic is not known"),
         ([*files[:2], "--kind", "pool"], "kind 'pool' was asked for a sequence"),
-        ([*files[:2], "--resume", tmp_path], "is no sequence of tasks"),
+        ([*files[:2], "--ensemble", "2"], "an ensemble of 2 was asked for a sequence"),
+        ([*files[:2], "--calibrate", "contextual"], "calibration 'contextual' was asked for a sequence"),
+        ([*files[:2], "--resume", tmp_path], "--resume was given with --base, --batch, --dtype"),
     ]
     for arguments, message in cases:
         answer = cli("continual", *arguments, *toy_flags, *QUICK)
         assert (answer.code, message in answer.err) == (2, True), answer.err
         assert len(answer.err.strip().splitlines()) == 1
+    nowhere = cli("continual", files[0], "--resume", tmp_path)
+    assert (nowhere.code, "is no sequence of tasks" in nowhere.err) == (2, True)
     assert not Path("library").exists()
 
 
@@ -184,10 +193,10 @@ def test_one_prompt_keeps_its_template_whatever_the_length_of_later_rows(
 ) -> None:
     """Each task's own rows chose how often they are read: after short rows and long ones all tests were read as the long ones."""
     long = write_csv(tmp_path / "long.csv", [(" ".join([text] * 40), label) for text, label in toy_rows(16)])
-    flags = [*toy_flags, *QUICK, "--methods", "pool,sequential,replay", "--test-rows", "4"]
+    flags = [*toy_flags, *QUICK, "--methods", "pool,replay", "--test-rows", "4"]
     answer = cli("continual", files[0], long, *flags, "--json")
     assert answer.code == 0, answer.err
-    for method in ("pool", "sequential", "replay"):
+    for method in ("pool", "replay"):
         cards = [read_prompt(folder).card for folder in sorted((folder_of(answer) / method).glob("*/prompt"))]
         assert len(cards) == 2
         assert {card.task["template"] for card in cards} == {"{text}\n{text}\nLabel{prompt}:"}

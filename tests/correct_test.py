@@ -12,7 +12,7 @@ import pytest
 
 from epigraph.cli import main
 from epigraph.compare.drafts import FILE as DRAFTS
-from epigraph.correct.privacy import COMPARISONS, KEPT
+from epigraph.correct.privacy import COMPARISONS, KEPT, embedded
 from epigraph.jobs import RUNS
 from epigraph.library import Library, Lineage
 from epigraph.routing.shelf import FOLDER as ROUTER
@@ -107,8 +107,13 @@ def test_mistakes_are_found_corrected_compared_and_taken_back(
 
 
 def test_tables_for_people(cli: Any, library: Path, shelf: Path, toy_flags: list[str], tmp_path: Path) -> None:
-    done = cli("errors", "moods", "--data", shelf / "train.csv", "--worst", "3", *toy_flags)
+    faulty = write(
+        tmp_path / "faulty.csv",
+        [("text", "label"), *(list(row.values()) for row in read(shelf / "train.csv")), ("", "animal")],
+    )
+    done = cli("errors", "moods", "--data", faulty, "--worst", "3", *toy_flags)
     assert done.code == 0, done.err
+    assert "1 rows of faulty.csv were skipped: line 42:" in done.err
     assert "rows are ones that the prompt was trained on" in done.err
     rows = mixed(40, 1)
     answers = [line["label"] for line in cli("predict", "moods", *(text for text, _ in rows), "--json", *toy_flags).lines]
@@ -205,11 +210,17 @@ def test_what_could_hold_texts_is_named_file_by_file_and_field_by_field(cli: Any
     sequence = library / RUNS / "continual-x"
     sequence.mkdir(parents=True)
     (sequence / "replay.jsonl").write_text("{}\n")
+    (sequence / "weights.safetensors").write_bytes(b"")
+    nested = sequence / "separate" / "0-one" / "prompt" / "prompt.safetensors"
+    nested.parent.mkdir(parents=True)
+    nested.write_bytes(b"")
     Path(COMPARISONS, "task", "cells").mkdir(parents=True)
     found = cli("library", "verify", "--privacy", "--json").json
     where = {Path(one["where"]).name: one["holds"] for one in found["holdings"] if not one["field"]}
     assert where[DRAFTS] == "texts"
     assert where["replay.jsonl"] == "texts"
+    assert where["weights.safetensors"] == "vectors"
+    assert str(nested) in {one["where"] for one in found["holdings"]}
     assert where["cells"] == "answers"
     assert where[RUNS] == "names"
     assert where[".surprise"] == "texts"
@@ -221,5 +232,9 @@ def test_what_could_hold_texts_is_named_file_by_file_and_field_by_field(cli: Any
     assert found["embeds"] == {}
     assert {"context", "examples", "text:"} <= set(found["kinds"])
     assert {RUNS, ROUTER, DRAFTS} == set(KEPT)
+    student = replace(Library(library).get("moods").card, lineage=Lineage(how="distilled from moods@1"))
+    assert embedded(student).startswith("a student of another prompt")
+    averaged = replace(student, task={}, settings={"together": "average", "start": "examples"}, lineage=Lineage())
+    assert "training rows" in embedded(averaged)
     assert "no prompt here embeds texts" in cli("library", "verify", "--privacy", "moods").out
     assert cli("library", "verify", "nothing", "--privacy").code == 2

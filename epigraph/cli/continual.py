@@ -1,11 +1,22 @@
 """``epigraph continual``: tasks learned one after another, measured in three scenarios; a task can be added later."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
+from epigraph.cli.options import (
+    LIBRARY,
+    BaseFlag,
+    DeviceFlag,
+    DtypeFlag,
+    JsonFlag,
+    LibraryFlag,
+    check_alone,
+    examples,
+    with_settings,
+)
 from epigraph.cli.output import print_json, print_table, say, share_text, size_text
 from epigraph.cli.progress import Resumable
 from epigraph.config import TuneConfig
@@ -27,6 +38,7 @@ def continual(
     ] = None,
     *,
     config: TuneConfig,
+    given: Collection[str] = (),
     methods: Annotated[
         str, typer.Option("--methods", help=f"methods, the first is stored: {', '.join(METHODS)}")
     ] = "separate",
@@ -62,6 +74,8 @@ def continual(
     from epigraph.continual.report import write_report
     from epigraph.continual.sequence import ContinualJob, run_job
 
+    if resume is not None:
+        check_alone(given, "resume", besides=("tasks", "report", "memory", "library", "json"))
     asked = ContinualConfig(
         methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
         distinct_labels=distinct_labels,

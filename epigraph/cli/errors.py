@@ -1,5 +1,6 @@
 """``epigraph errors``: the worst mistakes of a stored prompt, in groups, exportable for a person to correct."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +36,7 @@ def errors(
     json: JsonFlag = False,
 ) -> None:
     """Find the worst mistakes of a stored prompt, between which labels and on what texts, and labels that are likely wrong."""
+    from epigraph.correct.corrections import skipped_note
     from epigraph.correct.export import write_mistakes
     from epigraph.correct.mistakes import errors_of
     from epigraph.correct.page import mistakes_page
@@ -51,6 +53,7 @@ def errors(
     model = open_prompt(stored, base=base, device=device, dtype=dtype, note=say, keep=True)
     trained = known.train if known is not None else ()
     found = errors_of(model, rows.rows, worst=worst, trained=trained, source=Path(data).name)
+    found = replace(found, warnings=[*skipped_note(rows, data), *found.warnings])
     extra = {}
     if csv is not None:
         extra["csv"] = str(write_mistakes(csv, model.task, data, found.worst))

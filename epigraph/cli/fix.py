@@ -1,5 +1,6 @@
 """``epigraph fix``: teach a stored prompt a handful of corrections, so that its other answers stay."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,31 +42,33 @@ def fix(
     json: JsonFlag = False,
 ) -> None:
     """Learn a handful of corrections without the training data and store a new version, or refuse where too much else changes."""
-    from epigraph.correct.corrections import read_corrections
+    from epigraph.correct.corrections import read_corrections, skipped_note
     from epigraph.correct.fixing import check_fixable
     from epigraph.correct.fixing import fix as fix_prompt
     from epigraph.jobs import open_prompt
     from epigraph.library import Library
     from epigraph.model import task_of
+    from epigraph.tasks.row import Split
 
     shelf = Library(library)
     stored = shelf.get(prompt)
     task = task_of(stored.card)
     check_fixable(stored)
     rows = read_corrections(task, corrections)
-    kept = task.read_rows(keep, need_target=False, strict=strict).rows if keep else ()
-    held = task.read_rows(data, strict=strict).rows if data else ()
+    kept = task.read_rows(keep, need_target=False, strict=strict) if keep else Split(rows=())
+    held = task.read_rows(data, strict=strict) if data else Split(rows=())
     model = open_prompt(stored, base=base, device=device, dtype=dtype, note=say, keep=True)
     with Progress() as progress:
         result = fix_prompt(
             model,
             rows,
-            keep=kept,
-            held_out=held,
+            keep=kept.rows,
+            held_out=held.rows,
             config=config,
             keep_source=Path(keep).name if keep else "",
             stage=progress.stage,
         )
+    result = replace(result, warnings=(*skipped_note(kept, keep), *skipped_note(held, data), *result.warnings))
     reference = None if result.refused else result.store(shelf).reference
     for warning in result.warnings:
         say(f"note: {warning}")

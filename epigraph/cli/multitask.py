@@ -1,11 +1,22 @@
 """``epigraph multitask``: several tasks tuned together, a universal prompt that new tasks start from, which tasks help which."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples, with_settings
+from epigraph.cli.options import (
+    LIBRARY,
+    BaseFlag,
+    DeviceFlag,
+    DtypeFlag,
+    JsonFlag,
+    LibraryFlag,
+    check_alone,
+    examples,
+    with_settings,
+)
 from epigraph.cli.output import print_json, print_table, say, score_text
 from epigraph.cli.progress import Resumable
 from epigraph.config import TuneConfig
@@ -27,6 +38,7 @@ def multitask(
     tasks: Annotated[list[str] | None, typer.Argument(help="tasks: data files, task TOMLs, or folders with train.*")] = None,
     *,
     config: TuneConfig,
+    given: Collection[str] = (),
     name: Annotated[str, typer.Option("--name", help="name of the universal prompt")] = "universal",
     form: Annotated[str, typer.Option("--form", help=f"what is tuned: {' or '.join(FORMS)}")] = "kv",
     distil: Annotated[
@@ -60,6 +72,8 @@ def multitask(
 
     if resume is not None and tasks:
         raise InputError("both tasks and --resume were given; a work folder knows its tasks.", "Give --resume alone.")
+    if resume is not None:
+        check_alone(given, "resume", besides=("picture", "memory", "library", "json"))
     if config.kind and config.kind not in KINDS:
         raise ConfigError(f"kind {config.kind!r} is none of several tasks.", f"Choose one of: {', '.join(KINDS)}.")
     asked = MultitaskConfig(
@@ -116,7 +130,9 @@ def show(result: "MultitaskResult") -> None:
     names = [one.name for one in result.tasks]
     _show_table("cosine of the plain prompts", names, result.similarity)
     if result.gains:
-        _show_table("gain by transfer (row → column)", names, result.gains)
+        _show_table("gain by transfer (row → column)", names, result.gains.value)
+        for sentence in result.gains.sentences(names) or ["of no task it is sure that it helps or harms another"]:
+            print(f"  {sentence}")
         if result.agreement is not None:
             print(f"  rank correlation of cosine and gain: {result.agreement:.2f}")
     for key, reason in result.reasons.items():

@@ -133,6 +133,7 @@ class PromptEach(PromptLearner):
             stored = self.stored(len(self.prompts))
             self.prompts.append(list(stored.forms))
             self.templates.append(Task.from_dict(stored.card.task))
+        self._tables = {(k, i): found for (k, i), found in self._tables.items() if k != i}
         self.learned = t
 
     def probabilities(self, k: int, task: Task, rows: Sequence[Row]) -> Probabilities:
@@ -142,7 +143,7 @@ class PromptEach(PromptLearner):
         return PromptedBase(self.world.engine, placed, self.prompts[own]).probabilities(rows)
 
     def on_tests(self, k: int, i: int, places: np.ndarray | None = None) -> Probabilities:
-        """Computed once for each prompt and test set: neither changes."""
+        """Computed once for each prompt and test set, since neither changes; a task's own anew after every task, to be sure."""
         if k > self.learned:
             return super().on_tests(k, i, places)
         if (k, i) not in self._tables:
@@ -253,8 +254,8 @@ class Replay(OnePrompt):
         union, world = self.world.union(t + 1), self.world
         rows = [(t, row) for row in world.tasks[t].task.train.rows] + self._kept(t)
         task = replace(union.task(world.tasks[0].task, rows), test=_renamed(t, world))
+        self._keep(t)  # first: what is marked as learned is not learned again, and its rows would be missed later
         self._tune(t, task, start=self._plain())
-        self._keep(t)
         self.restore(t)
 
     @property
@@ -271,6 +272,7 @@ class Replay(OnePrompt):
         rows = head(self.world.tasks[t].task.train.rows, self.world.config.replayed, seed=self.world.config.tune.seed)
         kept = [*self._kept(t), *((t, row) for row in rows)]
         lines = [json.dumps([k, dict(row.fields), row.target]) for k, row in kept]
+        self.world.stage(self.name, t)  # the folder is there
         replace_file(self._file, ("\n".join(lines) + "\n").encode())
 
 

@@ -20,18 +20,32 @@ Row = dict[str, list[float | None]]
 def score_row(world: World, learner: Learner, t: int) -> Row:
     """R[t, i] for every task i up to t; None for those whose test rows are gone.
 
-    Where what was learned of a task never changes, R[t, i] with the task known is R[i, i]: the same prompt on the same rows.
+    Where what was learned of a task never changes, R[t, i] with the task known must be R[i, i]: it is measured, a difference is
+    told, and R[i, i] stands in only where the test rows are gone.
     """
     row: Row = {scenario: [] for scenario in SCENARIOS}
     for i in range(t + 1):
         world.show(f"scoring {learner.name}", i, t + 1)
         found = dict(score_task(world, learner, t, i))
         if learner.frozen and i < t:
-            earlier = world.stage(learner.name, i).scores
-            found["known"] = earlier["known"][i] if earlier else found["known"]
+            found["known"] = _unchanged(world, learner, i, found["known"])
         for scenario in SCENARIOS:
             row[scenario].append(found[scenario])
     return row
+
+
+def _unchanged(world: World, learner: Learner, i: int, measured: float | None) -> float | None:
+    """What is measured now, told where it is not what it was."""
+    earlier = world.stage(learner.name, i).scores
+    then = earlier["known"][i] if earlier else measured
+    if measured is None:
+        return None if then is None else float(then)
+    if then is not None and measured != then:
+        name = world.tasks[i].name
+        world.note(
+            f"warning: {learner.name} answered {then:.3f} of {name} right and now {measured:.3f}, with the same prompt"
+        )
+    return measured
 
 
 def score_task(world: World, learner: Learner, t: int, i: int) -> Mapping[str, float | None]:

@@ -37,6 +37,7 @@ LEARNERS: Mapping[str, type[Learner]] = {
     kind.name: kind for kind in (PromptEach, Progressive, Pool, OnePrompt, SequentialLora, SequentialFull, Replay, Joint)
 }
 ZERO_SHOT, AHEAD, STORED = "zero_shot.json", "ahead.json", "stored"
+TO_ROUTE = "to_route"
 assert tuple(LEARNERS) == tuple(METHODS)
 
 
@@ -287,22 +288,35 @@ def _store(world: World, learner: PromptLearner, t: int, library: Library) -> No
     """Put task t's prompt into the library, and its way there into the library's router; once."""
     stage = world.stage(learner.name, t)
     mark = stage.folder / STORED
-    if mark.exists() or stage.learned is None:
+    said = read_json(mark)
+    if stage.learned is None or (said is not None and not said.get(TO_ROUTE)):
         return
+    if said is None:
+        said = {"prompt": _add(world, learner, t, library), TO_ROUTE: True}
+        write_json(mark, said)  # at once: an interrupted sequence must not store a second version
+    task = world.tasks[t].task
+    if task.train.rows:
+        learn_route(
+            library.root, world.engine, task.name, task.train.rows, prompt=_stored_name(world, learner, t), replace=True
+        )
+    write_json(mark, {"prompt": said["prompt"]})
+
+
+def _stored_name(world: World, learner: PromptLearner, t: int) -> str:
+    """A prompt of one task bears its name, one of all the sequence's."""
+    return world.tasks[t].name if learner.frozen else world.name
+
+
+def _add(world: World, learner: PromptLearner, t: int, library: Library) -> str:
+    """Store task t's prompt; its reference."""
     stored = learner.stored(t)
-    own = learner.frozen
-    name = world.tasks[t].name if own else world.name
+    name = _stored_name(world, learner, t)
     card = replace(stored.card, name=name, lineage=replace(stored.card.lineage, how=_how(world, learner, t)))
-    if not own:
+    if not learner.frozen:
         union = world.union(t + 1).task(world.tasks[0].task)
         template = replace(union, template=type(union.template)(stored.card.task["template"]))
         card = replace(card, task=template.to_dict(), scores={}, hard_prompt={})
-    written = library.add(name, stored.forms, card)
-    if world.tasks[t].task.train.rows:
-        learn_route(
-            library.root, world.engine, world.tasks[t].name, world.tasks[t].task.train.rows, prompt=name, replace=True
-        )
-    write_json(mark, {"prompt": written.reference})
+    return library.add(name, stored.forms, card).reference
 
 
 def _how(world: World, learner: Learner, t: int) -> str:

@@ -43,6 +43,17 @@ class ContinualConfig:
                 raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
         if self.tune.start.startswith("prompt:"):
             raise ConfigError("a sequence settles itself from which prompt each task starts.", "Leave --start prompt: out.")
+        if self.tune.ensemble > 1:
+            raise ConfigError(
+                f"an ensemble of {self.tune.ensemble} was asked for a sequence, whose prompts go on from one another.",
+                "Leave --ensemble out; --trials keeps the best of several.",
+            )
+        if self.tune.calibrate:
+            raise ConfigError(
+                f"calibration {self.tune.calibrate!r} was asked for a sequence: its shift is of one task's labels, and the "
+                "scenarios compare labels of all.",
+                "Leave --calibrate out; predict and evaluate take it.",
+            )
         if self.tune.kind in ("pool", "mixture"):
             raise ConfigError(
                 f"kind {self.tune.kind!r} was asked for a sequence.", "Ask for --methods pool, or another kind."

@@ -4,12 +4,14 @@ A text with two different answers, a label that the task does not have, a faulty
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from epigraph.errors import DataError
 from epigraph.tasks.nearest import nearest
-from epigraph.tasks.row import Row
+from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
 
+NAMED = 5
 Key = tuple[tuple[str, str], ...]
 
 
@@ -35,6 +37,15 @@ def check_corrections(task: Task, rows: Sequence[Row], source: str = "the correc
                 "Keep the one that is right.",
             )
     return list(kept.values())
+
+
+def skipped_note(rows: Split, file: str) -> list[str]:
+    """What to say of a file's rows that could not be used, by line and reason; nothing where all could."""
+    if not rows.faults:
+        return []
+    some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in rows.faults[:NAMED])
+    more = f" and {len(rows.faults) - NAMED} more" if len(rows.faults) > NAMED else ""
+    return [f"{len(rows.faults)} rows of {Path(file).name} were skipped: {some}{more}"]
 
 
 def text_of(row: Row) -> Key:

@@ -148,7 +148,8 @@ class Fixing:
         """The texts whose answers shall stay. DataError where they are too few."""
         seed, most = self.config.seed, self.config.keep_rows or (GIVEN if self.keep else WRITTEN)
         if self.keep:
-            kept = given_texts(self.keep, self.corrections, most=most, seed=seed, source=self.keep_source)
+            apart = without(self.keep, self.held_out)
+            kept = given_texts(apart, self.corrections, most=most, seed=seed, source=self.keep_source)
         else:
             self.stage("writing texts", 0, most)
             kept = written_texts(self.solver.engine, self.model.task, self.corrections, count=most, seed=seed)
@@ -180,11 +181,17 @@ class Fixing:
 
     def _learn(self, vectors: Vectors) -> Learned:
         wanted = wanted_margins(self.solver, self.corrections)
-        kept = kept_margins(self.solver, self.kept.rows, self.old_answers)
+        kept = kept_margins(self.solver, *self._changeable())
         afford = self.config.tolerance * RESERVE * (1.0 if self.keep else NEARER)
         return learn(
             vectors, wanted, kept, self.config, afford, lambda done, of: self.stage("learning the corrections", done, of)
         )
+
+    def _changeable(self) -> tuple[list[Row], list[Answer]]:
+        """The kept texts with their answers, but those with a single choice: no prompt answers them otherwise, by any margin."""
+        both = zip(self.kept.rows, self.old_answers, strict=True)
+        found = [(row, answer) for row, answer in both if len(row.choices) != 1]
+        return [row for row, _ in found], [answer for _, answer in found]
 
     def _back_off(self, new: Sequence[Form]) -> tuple[Tried | None, list[Tried]]:
         most = int(self.config.tolerance * len(self.kept.rows) + 1e-9)
@@ -219,6 +226,9 @@ class Fixing:
             found.append(f"{twice} corrections stand there twice; each counts once")
         if self.right_before.any():
             found.append(f"{int(self.right_before.sum())} corrections were answered right already; they are kept so")
+        shared = len(without(self.keep, ())) - len(without(self.keep, self.held_out))
+        if shared:
+            found.append(f"{shared} texts to keep are held out as well; they were only measured on, not kept")
         return found
 
 

@@ -10,7 +10,9 @@ import torch
 
 from epigraph.base.toy import toy_base
 from epigraph.correct.answers import right_answers
-from epigraph.correct.fixing import fix
+from epigraph.correct.corrections import text_of
+from epigraph.correct.fixing import Fixing, fix
+from epigraph.correct.keep import Kept
 from epigraph.correct.settings import FixConfig
 from epigraph.correct.step import Vectors
 from epigraph.engine import Engine
@@ -262,3 +264,23 @@ def test_the_stored_prompt_holds_no_text_of_corrections_and_kept_texts(engine: E
     assert [row for row in [*wrong, *kept] if row.fields["text"].encode() in content] == []
     assert not library.verify()
     assert card.scores["rows"] == len(texts(20, 3))
+
+
+def test_rows_that_are_held_out_are_not_kept_too(engine: Engine) -> None:
+    """A row of both files was learned to keep and then counted as one that nothing was learned from."""
+    model, rows = model_of(engine, labelled()), texts(40, 3)
+    work = Fixing(model, rows[:1], rows[1:30], rows[20:], QUICK, "given", lambda *_: None)
+    assert not {text_of(row) for row in work.kept.rows} & {text_of(row) for row in rows[20:]}
+    assert len(work.kept.rows) == 19
+    _ = work.corrections
+    assert any(text.startswith("10 texts to keep are held out as well") for text in work._warnings())
+
+
+def test_a_single_choice_is_no_margin_to_keep(engine: Engine) -> None:
+    """No other choice stands against it: its margin is infinite, and the step was taken for one that diverged."""
+    task = Task.from_rows(["a", "b"], ["x", "y"], kind="classification")
+    work = Fixing(model_of(engine, labelled()), texts(2), texts(12, 5), (), QUICK, "given", lambda *_: None)
+    work.kept = Kept([replace(task.train.rows[0], choices=c) for c in (("x",), ("x", "y"))], "given")
+    work.old_answers = ["x", "x"]
+    rows, answers = work._changeable()
+    assert ([row.choices for row in rows], answers) == ([("x", "y")], ["x"])

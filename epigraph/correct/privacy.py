@@ -30,6 +30,7 @@ EMBEDS = {
     "text:": "it started from a text file, compressed",
     "prompt:": "it started from another prompt, and holds what that one held",
     "nearest": "it started from another prompt, and holds what that one held",
+    "distilled": "a student of another prompt or text: it started from what its teacher reads, or from the teacher's vectors",
     "labels": "it started from the labels",
     "text": "it started from the task's instruction",
 }
@@ -48,6 +49,13 @@ COMPARISONS = "comparisons"
 """Where comparisons are kept, beside the library, unless --folder says otherwise."""
 
 INSIDE: Mapping[str, tuple[str, str]] = {
+    "weights.safetensors": (
+        "vectors",
+        "all or some weights of a model tuned on the task's rows: texts may be drawn from them",
+    ),
+    "state.safetensors": ("vectors", "the state of a tuning: vectors as a stored prompt has them, of any start"),
+    "together.safetensors": ("vectors", "the state of tasks tuned together"),
+    PROMPT: ("vectors", "learned vectors of a run's part, of any kind and start"),
     "replay.jsonl": ("texts", "training rows that the method replay learns again"),
     "comparison.json": ("texts", "a comparison: the data's path and the hard prompts as they were written"),
     "cells": ("answers", "a comparison: what every method answered to the test rows"),
@@ -130,7 +138,8 @@ def embedded(card: Card) -> str:
     found = [
         name for name in FROM_DATA if card.kind == name or start == name or (name.endswith(":") and start.startswith(name))
     ]
-    return "; ".join(EMBEDS[name] for name in found)
+    distilled = ["distilled"] if card.lineage.how.startswith("distilled from") else []
+    return "; ".join(EMBEDS[name] for name in [*found, *distilled])
 
 
 def _inherited(library: Library, embeds: dict[str, str]) -> dict[str, str]:

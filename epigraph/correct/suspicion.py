@@ -1,11 +1,11 @@
 """Which labels of the data are likely wrong, by confident learning: the prompt doubts the label and is confident of another one.
 
-    t_j = mean of p(j | x) over the rows labelled j             suspected:  p(label) < t_label  and  p(k) ≥ t_k for some k ≠ label
+    t_j = mean of p(j | x) over the rows labelled j             suspected:  argmax of p(k) over {k: p(k) ≥ t_k} is not the label
 
-of such k the likeliest is what the row may be. Source: Northcutt et al. 2021, section 3.1, https://arxiv.org/abs/1911.00068. The
+that k is what the row may be. Source: Northcutt et al. 2021, section 3.1, https://arxiv.org/abs/1911.00068. The
 probabilities must be of rows that were not trained on: a prompt believes what it was told. Differs: where every label is a yes or
 no by itself, each is judged so; a row's own choices have no classes, so one threshold is the mean over all rows. ``suspicion`` is
-p(k) − p(label), which orders them.
+p(k) − p(label), which orders them; where it is not above 0 the prompt still prefers the label, and the row is not suspected.
 """
 
 from dataclasses import dataclass
@@ -60,6 +60,6 @@ def _suspected(
     others = np.where(probabilities >= least, probabilities, -1.0)
     others[rows, labels] = -1.0
     instead = others.argmax(axis=1)
-    suspected = (labels >= 0) & (own < least[labels]) & (others.max(axis=1) > own)
+    suspected = (labels >= 0) & (others.max(axis=1) > own)
     suspicion = np.where(suspected, others.max(axis=1) - own, 0.0)
     return Suspicions(suspected, suspicion, np.where(suspected, instead, -1))

@@ -5,15 +5,18 @@ from epigraph.correct.suspicion import suspect_choices, suspect_labels, suspect_
 
 
 def slowly(probabilities: np.ndarray, labels: np.ndarray) -> list[int]:
-    """The definition of the paper, row by row: what each row may be, −1 where it is not suspected."""
+    """The definition of the paper, row by row: what each row may be, −1 where it is not suspected.
+
+    It once asked for p(label) < t_label besides, so that rows of labels that are often doubted were never named.
+    """
     n, c = probabilities.shape
     t = [np.mean([probabilities[i, k] for i in range(n) if labels[i] == k] or [np.inf]) for k in range(c)]
     found = []
     for i in range(n):
-        confident = [k for k in range(c) if k != labels[i] and probabilities[i, k] >= t[k]]
+        confident = [k for k in range(c) if probabilities[i, k] >= t[k]]
         best = max(confident, key=lambda k: probabilities[i, k], default=-1)
-        doubted = labels[i] >= 0 and probabilities[i, labels[i]] < t[labels[i]]
-        found.append(best if doubted and best >= 0 and probabilities[i, best] > probabilities[i, labels[i]] else -1)
+        known = labels[i] >= 0 and best >= 0
+        found.append(best if known and probabilities[i, best] > probabilities[i, labels[i]] else -1)
     return found
 
 

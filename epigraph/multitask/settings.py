@@ -37,6 +37,16 @@ class MultitaskConfig:
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} {value} was asked; it must be 0 or more.")
+        if self.tune.ensemble > 1:
+            raise ConfigError(
+                f"an ensemble of {self.tune.ensemble} was asked for tasks together, of each of which one prompt is shared.",
+                "Leave --ensemble out; --trials keeps the best of several.",
+            )
+        if self.tune.start == "nearest" or self.tune.start.startswith("prompt:"):
+            raise ConfigError(
+                f"start {self.tune.start!r} was asked for tasks together, which settle themselves what starts from which prompt.",
+                "Leave --start out, or pass vocab, random, text, labels or examples.",
+            )
         if self.transfer and self.transfer < 4:
             raise ConfigError(
                 f"transfer on {self.transfer} rows was asked; tuning needs 4 or more.", "Pass --transfer 0 for none."

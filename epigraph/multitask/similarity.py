@@ -1,13 +1,15 @@
 """Which tasks are alike, and which help which.
 
     cosine[i, j] = mean over layers of cos(mean over positions of P_i, of P_j), keys and values alike
-    gain[i, j]   = score of task j tuned on a few rows from P_i, less the same from its own text start
+    gain[i, j]   = score of task j tuned on a few rows from P_i, less the same from its own text start, with the 95% interval of
+                   the difference on the same test rows; where it contains 0, nobody knows whether i helps j
 
 Source: Vu et al. 2022 (SPoT), section 3.3, https://arxiv.org/abs/2110.07904: the cosine of prompts averaged over their tokens
 foretells transfer. How far it does here is said by ``agreement``, the rank correlation of both over the pairs of tasks.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -19,8 +21,51 @@ from epigraph.prompts import Form
 from epigraph.prompts.packed import pack
 
 Table = list[list[float | None]]
-Colour = Callable[[float], str]
+Colour = Callable[[int, int], str]
+GREY = "#e7e5e4"
 CELL, LEFT, TOP = 58, 130, 96
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What each task (row) brings to each other one (column), and the bounds of its interval; None where there is none."""
+
+    value: Table
+    low: Table
+    high: Table
+
+    @classmethod
+    def none(cls, tasks: int) -> "Gains":
+        """Nothing measured yet."""
+
+
+        def empty() -> Table:
+            return [[None] * tasks for _ in range(tasks)]
+
+        return cls(value=empty(), low=empty(), high=empty())
+
+    def put(self, i: int, j: int, found: tuple[float, float | None, float | None]) -> None:
+        """What was measured: value, low, high."""
+        self.value[i][j], self.low[i][j], self.high[i][j] = found
+
+    def sure(self, i: int, j: int) -> bool:
+        """Whether the interval lies on one side of 0."""
+        low, high = self.low[i][j], self.high[i][j]
+        return low is not None and high is not None and (low > 0 or high < 0)
+
+    def sentences(self, names: Sequence[str]) -> list[str]:
+        """Who helps whom, and who harms whom, as far as it is sure."""
+        return [
+            f"{a} {'helps' if (self.value[i][j] or 0) > 0 else 'harms'} {b} "
+            f"({self.value[i][j]:+.2f} [{self.low[i][j]:+.2f} to {self.high[i][j]:+.2f}])"
+            for i, a in enumerate(names)
+            for j, b in enumerate(names)
+            if self.sure(i, j)
+        ]
+
+    def to_dict(self, names: Sequence[str]) -> dict[str, object]:
+        """As the command prints it."""
+        return {"gain": self.value, "gain_low": self.low, "gain_high": self.high, "helps": self.sentences(names)}
 
 
 def cosines(prompts: Sequence[Sequence[Form]]) -> Table:
@@ -55,10 +100,17 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
 
 
-def similarity_svg(names: Sequence[str], similar: Table, gains: Table | None) -> str:
-    """Both tables side by side; a green cell helps, a red one harms."""
+def similarity_svg(names: Sequence[str], similar: Table, gains: Gains | None) -> str:
+    """Both tables side by side; a green cell helps, a red one harms, of a grey one it is not sure."""
     width = LEFT + CELL * len(names) + 40
-    tables = [("cosine of prompts", similar, _by_size)] + ([("gain by transfer", gains, _by_sign)] if gains else [])
+    tables: list[tuple[str, Table, Colour]] = [("cosine of prompts", similar, lambda i, j: _by_size(similar[i][j] or 0))]
+    if gains:
+        coloured = gains
+
+        def by_gain(i: int, j: int) -> str:
+            return _by_sign(coloured.value[i][j] or 0) if coloured.sure(i, j) else GREY
+
+        tables.append(("gain by transfer, grey: not sure", gains.value, by_gain))
     height = TOP + CELL * len(names) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * len(tables)} {height}" font-family="sans-serif">',
@@ -77,7 +129,7 @@ def _table(title: str, names: Sequence[str], table: Table, colour: Colour) -> st
         parts.append(f'<text x="{LEFT - 8}" y="{y}" font-size="11" text-anchor="end">{escape(name[:18])}</text>')
         for j, value in enumerate(table[i]):
             left, top = LEFT + CELL * j, TOP + CELL * i
-            fill = "#fafaf9" if value is None else colour(value)
+            fill = "#fafaf9" if value is None else colour(i, j)
             shown = "–" if value is None else f"{value:.2f}"
             parts.append(
                 f'<rect x="{left + 1}" y="{top + 1}" width="{CELL - 2}" height="{CELL - 2}" fill="{fill}" stroke="#e7e5e4"/>'

@@ -61,7 +61,7 @@ class Together:
         self.steps_an_epoch = math.ceil(sum(len(one.rows) for one in lessons) / (self.batch * drawn))
         self.steps = self.steps_an_epoch * settings.epochs
         self.step_number, self.without_gain = 0, 0
-        self.best, self.best_watched = self._copy(), Watched(-1.0, float("-inf"))
+        self.best, self.best_watched = self._copy(), Watched(float("-inf"), float("-inf"))
 
     def run(self, state_file: Path | None = None) -> Watched:
         """Tune to the end, or to where no gain was seen for long enough, and leave the best parameters; the mean score."""
@@ -143,7 +143,7 @@ class Together:
                 rate=self._rate(self.step_number - 1),
                 metric="mean score",
                 score=None if watched is None else watched.score,
-                best=self.best_watched.score if self.best_watched.score >= 0 else None,
+                best=self.best_watched.score if math.isfinite(self.best_watched.score) else None,
             )
         )
 

@@ -1,5 +1,6 @@
 """Tasks in one pass equal tasks apart; a teacher's states teach nothing to itself; a tuning goes on where it was."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 from epigraph.base.toy import toy_base
 from epigraph.engine import Engine
 from epigraph.methods import PromptedBase
+from epigraph.methods.watched import Watched
 from epigraph.multitask.lesson import Lesson, losses_together
-from epigraph.multitask.similarity import agreement, cosines, similarity_svg
+from epigraph.multitask.similarity import GREY, Gains, agreement, cosines, similarity_svg
 from epigraph.multitask.training import Group, Together
 from epigraph.prompts import Embedded, Form, KeyValue, MultitaskPrompt
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
+from epigraph.tuning.objective import LabelObjective
 
 SETTINGS = Settings(epochs=3, batch=4, rate=0.1, warmup=0.1, clip=1.0, patience=9, seed=0)
 
@@ -127,8 +130,27 @@ def test_a_prompt_is_like_itself_and_pictures_say_so(engine: Engine) -> None:
     table = cosines([forms(engine, seed=n) for n in range(3)])
     assert [table[i][i] for i in range(3)] == pytest.approx([1.0] * 3)
     assert table[0][1] == pytest.approx(table[1][0])
-    picture = similarity_svg(["a", "b", "<c>"], table, [[None, 0.1, -0.2], [0.0, None, 0.3], [0.1, 0.2, None]])
+    gains = Gains.none(3)
+    gains.put(0, 1, (0.2, 0.1, 0.3))
+    gains.put(0, 2, (0.2, -0.1, 0.4))
+    gains.put(2, 0, (-0.3, -0.4, -0.2))
+    gains.put(1, 0, (0.1, None, None))
+    picture = similarity_svg(["a", "b", "<c>"], table, gains)
     assert picture.startswith("<svg")
     assert "&lt;c&gt;" in picture
+    assert picture.count(f'fill="{GREY}"') == 2
+    assert gains.sentences(["a", "b", "c"]) == ["a helps b (+0.20 [+0.10 to +0.30])", "c harms a (-0.30 [-0.40 to -0.20])"]
     assert agreement([[1.0, 0.2, 0.5], [0.2, 1.0, 0.9], [0.5, 0.9, 1.0]], [[None, 0, 1], [0, None, 2], [1, 2, None]]) == 1.0
     assert agreement([[1.0, 0.2], [0.2, 1.0]], [[None, 0.1], [0.2, None]]) is None
+
+
+def test_a_tuning_whose_scores_are_negative_keeps_what_it_learned(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best began at -1, which a mean distance in ranks, turned so that higher is better, never reached: the start was kept."""
+    monkeypatch.setattr(LabelObjective, "watch", lambda *_: Watched(-1.5, -1.0))
+    some = lessons(engine)[:2]
+    first = MultitaskPrompt(forms(engine))
+    groups = [Group(list(first.shared))]
+    together = Together(some, [first, first.for_another_task()], groups, replace(SETTINGS, epochs=1), distil=0.0)
+    assert together.run().score == -1.5
+    start = MultitaskPrompt(forms(engine))
+    assert any(bool((a != b).any()) for a, b in zip(first.shared, start.shared, strict=True))
