@@ -38,7 +38,6 @@ class Gains:
     def none(cls, tasks: int) -> "Gains":
         """Nothing measured yet."""
 
-
         def empty() -> Table:
             return [[None] * tasks for _ in range(tasks)]
 

@@ -11,6 +11,7 @@ from epigraph.config import setting
 from epigraph.errors import ConfigError
 
 GIGABYTE = 10**9
+MOST_BATCH = 128
 ENGINES = ("local", "vllm")
 OTHERWISE = ("refuse", "base")
 
@@ -27,7 +28,7 @@ class ServeConfig:
     at: str = setting("", "URLs of vLLM servers started with --enable-prompt-embeds, with commas")
     queue: int = setting(256, "requests that may wait; more are answered 429")
     rows: int = setting(32, "answers that are written at once; others wait")
-    batch: int = setting(128, "most answers in one request: prompts × n")
+    batch: int = setting(0, "most answers in one request: prompts × n; 0: 128, or the queue where that is less")
     tokens: int = setting(4096, "most tokens of one answer")
     body: float = setting(8.0, "most megabytes of a request")
     timeout: float = setting(300.0, "seconds that a request may take")
@@ -43,6 +44,7 @@ class ServeConfig:
     texts: bool = setting(False, "write users' texts into the log; by default they are left out")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "batch", self.batch or min(MOST_BATCH, self.queue))
         if self.engine not in ENGINES:
             raise ConfigError(f"engine {self.engine!r} is not known.", f"Choose one of: {', '.join(ENGINES)}.")
         if (self.engine == "vllm") != bool(self.at):
