@@ -44,7 +44,7 @@ def main() -> None:
     with data_set(asked.set, quick=asked.quick) as folder, fresh_engine(base) as engine:
         found = measure(engine, Task.from_file(folder), asked)
     show(f"{asked.set}, rate {asked.rate}, seed {asked.seed}", found)
-    write(asked, base, f"curve-{asked.set}", {"points": found})
+    write(asked, base, f"curve-{asked.set}", {"points": found, "verdicts": []})
 
 
 def measure(engine: Engine, task: Task, asked: argparse.Namespace) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def point(text: str) -> Point:
 def arguments() -> argparse.Namespace:
     """What was asked."""
     found = parser(__doc__, rounds=1)
-    found.add_argument("set", help="a folder of $EPIGRAPH_DATA")
+    found.add_argument("set", nargs="?", default="banking77", help="a folder of $EPIGRAPH_DATA")
     found.add_argument("--points", nargs="+", type=point, default=[Point(80, 4, 2), Point(160, 4, 2)])
     found.add_argument("--rate", type=float, help="by default what tune would take")
     found.add_argument("--tests", type=int, default=1000)

@@ -228,7 +228,7 @@ def test_rare_and_unseen_labels_are_named(cli: Any, tmp_path: Path, toy_flags: l
     assert any("single row" in w and "rare" in w for w in answer.json["warnings"])
     assert any("never trained" in w and "alien (1 rows)" in w for w in answer.json["warnings"])
     scored = cli("evaluate", "routing", "--data", test, "--json")
-    assert scored.json["warnings"] == ["label 'alien' was never trained: its 1 rows count as wrong"]
+    assert "label 'alien' was never trained: its 1 rows count as wrong" in scored.json["warnings"]
     assert scored.json["scores"]["rows"] == 3
 
 

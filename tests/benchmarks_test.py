@@ -21,6 +21,7 @@ SCRIPTS = (
     "soak",
     "distill",
     "fix",
+    "curve",
 )
 
 

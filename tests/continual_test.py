@@ -129,11 +129,11 @@ def test_an_interrupted_sequence_goes_on_in_the_task_it_was_in(
             self.world.listener = listen
         learned(self, t)
 
-    monkeypatch.setattr(sequence.PromptEach, "learn", stop_in_the_second)
-    answer = cli("continual", *files[:2], *flags)
+    with monkeypatch.context() as patched:
+        patched.setattr(sequence.PromptEach, "learn", stop_in_the_second)
+        answer = cli("continual", *files[:2], *flags)
     assert answer.code == 130
     assert "go on with: epigraph continual --resume" in answer.err
-    monkeypatch.undo()
     folder = Path(answer.json["error"]["hint"].split("--resume ")[1].split(" --library")[0])
     first = {path: path.stat().st_mtime_ns for path in (folder / "separate" / "0-one").rglob("*") if path.is_file()}
     later = cli("continual", "--resume", folder, "--library", answer.json["error"]["hint"].split("--library ")[1], "--json")
@@ -189,10 +189,17 @@ def test_a_sequence_stays_on_its_base(
 
 
 def test_one_prompt_keeps_its_template_whatever_the_length_of_later_rows(
-    cli: Any, toy_flags: list[str], files: list[Path], write_csv: Any, toy_rows: Any, tmp_path: Path
+    cli: Any,
+    toy_flags: list[str],
+    files: list[Path],
+    write_csv: Any,
+    toy_rows: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each task's own rows chose how often they are read: after short rows and long ones all tests were read as the long ones."""
-    long = write_csv(tmp_path / "long.csv", [(" ".join([text] * 40), label) for text, label in toy_rows(16)])
+    monkeypatch.setattr("epigraph.tuning.choices.SHORT_ROW", 60)
+    long = write_csv(tmp_path / "long.csv", [(" ".join([text] * 12), label) for text, label in toy_rows(16)])
     flags = [*toy_flags, *QUICK, "--methods", "pool,replay", "--test-rows", "4"]
     answer = cli("continual", files[0], long, *flags, "--json")
     assert answer.code == 0, answer.err

@@ -73,10 +73,10 @@ def test_an_interrupted_one_goes_on(
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(training.Together, "step", stop)
-    answer = cli("multitask", *files, *flags)
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Together, "step", stop)
+        answer = cli("multitask", *files, *flags)
     assert answer.code == 130
-    monkeypatch.undo()
     hint = answer.json["error"]["hint"]
     folder = hint.split("--resume ")[1].split(" --library")[0]
     later = cli("multitask", "--resume", folder, "--json")

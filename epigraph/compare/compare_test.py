@@ -106,9 +106,10 @@ def test_costs_are_measured_and_mean_what_they_say(done: Comparison) -> None:
     assert cost["kv"]["added_tokens"] > 8  # rows as short as these are read twice
     assert cost["full"]["bytes_of_tasks"]["100"] == 100 * cost["full"]["kept_bytes"]
     assert cost["lora"]["bytes_of_tasks"]["100"] == base_bytes + 100 * cost["lora"]["kept_bytes"]
-    assert cost["full"]["flops"] > cost["kv"]["flops"] > cost["probe"]["flops"] > 0
+    assert cost["full"]["flops"] > cost["kv"]["flops"] > 0
+    assert cost["full"]["flops"] > cost["probe"]["flops"] > 0  # short rows are tried read once and twice
     assert cost["hard-prompt:mine"]["flops"] == 0  # it says itself where it stands: nothing is tried
-    assert cost["lora"]["added_tokens"] == cost["probe"]["added_tokens"] == 0
+    assert cost["lora"]["added_tokens"] == 0
     assert cost["few-shot-random"]["added_tokens"] > cost["hard-prompt:the task's instruction"]["added_tokens"] > 0
     for one in cost.values():
         assert one["seconds"] >= 0
