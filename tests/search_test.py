@@ -1,6 +1,9 @@
 """A search over a toy base from the command line to the stored prompt: what is tried, resumed, decided and said."""
 
 import json
+import math
+import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,18 @@ def test_few_rows_are_cross_validated(engine: Engine, few: Task) -> None:
     assert "a little too narrow" in result.reasons["validation"]
     assert "steps over all rows" in result.reasons["stop"]
     assert result.verdict.json["split"] == "crossval"
+
+
+def test_what_stopped_before_its_time_is_learned_anew_as_long_as_it_took(engine: Engine) -> None:
+    """After 24 of 40 epochs without a gain in four validations the prompt that is kept once learned for all 40."""
+    coins = random.Random(0)
+    task = Task.from_rows([f"{i} {coins.random()}" for i in range(64)], [coins.choice("ab") for _ in range(64)])
+    config = TuneConfig(kind="kv", length=4, epochs=30, batch=16, patience=1, budget="1", rate=0.3, keep="soft")
+    said = tune(engine.base, task, config, engine=engine).reasons["stop"]
+    taken, again = map(int, re.findall(r"(\d+) steps", said))
+    assert said.startswith("no gain in 1 validations")
+    assert taken < 30 * 3
+    assert again <= 4 * math.ceil(taken / 2)
 
 
 def test_the_hard_prompt_is_kept_where_it_is_better(engine: Engine, make_csv: Any, tmp_path: Path) -> None:

@@ -51,7 +51,14 @@ class Contender:
         _, score, minus_loss, error, _ = first.state.history[-1]
         top = Watched(first.state.top_score, 0.0, first.state.top_error)
         ends_well = len(self.loops) > 1 or is_near(Watched(score, minus_loss, error), top)
-        return self.trial.loop.epochs if ends_well else max(1, round(first.state.best_step / first.steps_an_epoch))
+        return self.schedule if ends_well else max(1, round(first.state.best_step / first.steps_an_epoch))
+
+    @property
+    def schedule(self) -> int:
+        """Over how many epochs the rate of a prompt that learns from all rows is spent: those that this one took, where no gain
+        in them stopped it before its time."""
+        taken = max(math.ceil(loop.state.step / loop.steps_an_epoch) for loop in self.loops)
+        return taken if all(loop.state.stopped for loop in self.loops) else self.trial.loop.epochs
 
     @property
     def steps(self) -> int:

@@ -95,6 +95,9 @@ class Lanes:
             queries, neutral = self.engine.query(solver.encode(self.parts.all)), self.engine.neutral_queries()
             prompt.prepare(queries.cpu(), neutral.cpu())
         objective = make_objective(solver, self.parts.all, self.parts.all[:1])
-        loop = Loop(prompt.to(self.engine.base.device), objective, trial.loop, listener, blind=True)
-        loop.pause_after(contender.best_epoch)
+        epochs = contender.best_epoch
+        to_its_end = epochs == contender.schedule
+        settings = replace(trial.loop, epochs=epochs) if to_its_end else trial.loop  # else at the rate it had then
+        loop = Loop(prompt.to(self.engine.base.device), objective, settings, listener, blind=True)
+        loop.pause_after(epochs)
         return loop
