@@ -22,7 +22,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -92,6 +92,15 @@ def home() -> Path:
             "Set $EPIGRAPH_HOME to a folder that you may write to.",
         ) from problem
     return folder
+
+
+def write_note(file: Path, text: str) -> None:
+    """Note what was found out on this machine: whole or not at all, and where nothing may be written it is found out anew."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
 
 
 def fetch(asset: Asset, *, note: Note | None = None) -> Path:

@@ -239,10 +239,7 @@ def evaluate_prompt(
     warnings = [f"label {label!r} was never trained: its {n} rows count as wrong" for label, n in unseen.items()]
     if engine.plain:
         warnings.insert(0, engine.warning)
-    if rows.faults:
-        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in rows.faults[:5])
-        warnings.append(f"{len(rows.faults)} rows were skipped: {some}")
-    warnings += filter(None, [shortened, other])
+    warnings += filter(None, [rows.skipped, shortened, other])
     return Evaluation(
         card=stored.card,
         scored=scored,

@@ -4,10 +4,8 @@ Read from the safetensors files in sorted order of names, so that sharding and f
 path, size and time of change, since hashing takes about a second for 500 MB.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from epigraph.assets import home
+from epigraph.assets import home, write_note
 from epigraph.errors import Unsupported
 
 VOLATILE = {
@@ -43,7 +41,7 @@ def folder_fingerprint(folder: Path) -> str:
     if memory.exists() and len(remembered := memory.read_text().strip()) == 64:
         return remembered
     found = _digest(json.loads((folder / "config.json").read_text()), _stored_tensors(files))
-    _note(memory, found)
+    write_note(memory, found)
     return found
 
 
@@ -51,16 +49,7 @@ def remember_folder(fingerprint: str, folder: Path) -> None:
     """Note on this machine where a base lies, so that its prompts find it again; cards hold no paths."""
     note = home() / "fingerprints" / f"{fingerprint}.path"
     if not note.exists() or note.read_text(encoding="utf-8") != str(folder):
-        _note(note, str(folder))
-
-
-def _note(file: Path, text: str) -> None:
-    """Whole or not at all; where nothing may be written, it is found out anew the next time."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_note(note, str(folder))
 
 
 def remembered_folder(fingerprint: str) -> Path | None:

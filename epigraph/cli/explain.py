@@ -82,9 +82,8 @@ def explain(
     known = find_rows(library / RUNS, stored.card.reference)
     only_why = bool(text) and not (data or report or other or prune)
     split = task.read_rows(data, need_target=False, strict=strict) if data else None
-    if split is not None and split.faults:
-        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in split.faults[:5])
-        say(f"note: {len(split.faults)} rows were skipped: {some}")
+    if split is not None and split.skipped:
+        say(f"note: {split.skipped}")
     found_rows = split.rows if split is not None else known.rows if known is not None else ()
     if not found_rows and not text:
         raise DataError(

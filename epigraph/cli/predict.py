@@ -118,9 +118,8 @@ def _is_live() -> bool:
 
 
 def _tell_faults(split: "Split") -> None:
-    if split.faults:
-        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in split.faults[:5])
-        say(f"note: {len(split.faults)} rows were skipped: {some}")
+    if split.skipped:
+        say(f"note: {split.skipped}")
 
 
 def _tell_file(texts: Sequence[str]) -> None:

@@ -7,18 +7,15 @@ by plain concatenation instead, if that passes the same test against single rows
 What was found is remembered by fingerprint, dtype and versions.
 """
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from epigraph.assets import home
+from epigraph.assets import home, write_note
 from epigraph.engine import attention
 from epigraph.engine.concatenation import turning_length
 from epigraph.engine.plain import plain_states, stock_attention, whole_states
@@ -54,16 +51,7 @@ def check_base(engine: "Engine") -> None:
             f"base {engine.base.name} (architecture {kind}) cannot be served: {problem}. Plain concatenation fails too: {other}.",
             "Choose a base whose attention goes through transformers' interface, such as Llama, Qwen, Mistral, Gemma, GPT-2.",
         )
-    _remember(plain if problem else served, problem)
-
-
-def _remember(note: Path, reason: str) -> None:
-    """Whole or not at all: half a reason would be read as none. Where nothing may be written, the test runs every time."""
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(reason, encoding="utf-8")
-        partial.replace(note)
+    write_note(plain if problem else served, problem)
 
 
 @contextmanager

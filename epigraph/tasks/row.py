@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+NAMED = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -38,3 +40,11 @@ class Split:
     rows: tuple[Row, ...]
     source: str = ""
     faults: tuple[Fault, ...] = field(default=())
+
+    @property
+    def skipped(self) -> str:
+        """What to say of the rows that were left out, the first by line and reason; "" where none was."""
+        if not self.faults:
+            return ""
+        some = ", ".join(f"line {fault.line}: {fault.reason}" for fault in self.faults[:NAMED])
+        return f"{len(self.faults)} rows were skipped: {some}"
