@@ -23,8 +23,8 @@ from epigraph.bench.tuning import data_folder
 from epigraph.config import TuneConfig
 from epigraph.jobs import forms_on
 from epigraph.library import Library
+from epigraph.multitask.errand import MultitaskJob, run_job
 from epigraph.multitask.settings import MultitaskConfig
-from epigraph.multitask.together import MultitaskJob, run_job
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.split import head
 from epigraph.tuning import Surroundings

@@ -11,7 +11,7 @@ from epigraph.config import TuneConfig
 from epigraph.engine import Engine
 from epigraph.library import Library
 from epigraph.multitask.settings import MultitaskConfig
-from epigraph.multitask.together import Workshop
+from epigraph.multitask.workshop import Workshop
 from epigraph.tasks.task import Task
 from epigraph.tuning.choices import choose
 

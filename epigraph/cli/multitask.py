@@ -24,8 +24,8 @@ from epigraph.errors import ConfigError, InputError
 from epigraph.multitask.settings import FORMS, KINDS, MultitaskConfig
 
 if TYPE_CHECKING:
+    from epigraph.multitask.results import MultitaskResult
     from epigraph.multitask.similarity import Table
-    from epigraph.multitask.together import MultitaskResult
 
 EXAMPLES = examples(
     "epigraph multitask reviews.csv questions.csv news.csv --name universal",
@@ -68,7 +68,7 @@ def multitask(
 
     --kind is multitask, mixture, spot or average. Start a new task with: epigraph tune new.csv --from universal
     """
-    from epigraph.multitask.together import MultitaskJob, run_job
+    from epigraph.multitask.errand import MultitaskJob, run_job
 
     if resume is not None and tasks:
         raise InputError("both tasks and --resume were given; a work folder knows its tasks.", "Give --resume alone.")

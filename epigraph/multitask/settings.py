@@ -13,6 +13,8 @@ KINDS: Mapping[str, str] = {
     "spot": "one prompt for all tasks, from which each task's starts (SPoT)",
     "average": "the mean of the tasks' prompts, from which each task's starts",
 }
+IN_ONE_PASS = ("multitask", "spot")
+"""Kinds whose shared part learns from all tasks at once."""
 FORMS = ("kv", "token")
 
 
