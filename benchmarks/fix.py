@@ -111,7 +111,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1000, help="training rows")
     parser.add_argument("--tests", type=int, default=10_000, help="test rows, both halves together")
     parser.add_argument("--corrections", type=int, default=20)
-    parser.add_argument("--keep", type=int, default=200, help="texts whose answers are kept")
+    parser.add_argument("--keep", type=int, help="texts whose answers are kept; by default as many as the command keeps")
     parser.add_argument("--tolerance", type=float, default=0.02)
     asked = parser.parse_args()
     if asked.quick:

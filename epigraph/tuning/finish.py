@@ -28,7 +28,7 @@ from epigraph.tuning.loop import Loop
 from epigraph.tuning.result import TunedPrompt, TuneResult
 from epigraph.tuning.run import Run
 from epigraph.tuning.search import Chosen, Contender, CrossValidated
-from epigraph.tuning.search.table import table, why
+from epigraph.tuning.search.table import table, tried, why
 from epigraph.tuning.surroundings import Surroundings
 from epigraph.tuning.training import Trained
 from epigraph.tuning.verdict import Verdict, Wordings, decide
@@ -175,7 +175,7 @@ def _search_reasons(made: Made) -> dict[str, str]:
     search, metric = made.trained.search, made.solver.task.metric
     found = {"trials": made.chosen.reason}
     if len(search.contenders) > 1:
-        found["winner"] = why(search, made.trained.kept, metric)
+        found |= tried(search, made.trained.kept) | {"winner": why(search, made.trained.kept, metric)}
     if made.chosen.left_out:
         found["left_out"] = _left_out(made.chosen.left_out)
     if made.parts.folds:

@@ -12,7 +12,7 @@ from epigraph.prompts import Embedded, Form, TokenPrompt
 from epigraph.tuning.loop import Loop, Settings
 from epigraph.tuning.search.contender import Contender
 from epigraph.tuning.search.halving import Halving, Rung, epochs_of_all, plan_rungs
-from epigraph.tuning.search.table import table, why
+from epigraph.tuning.search.table import table, tried, why
 from epigraph.tuning.search.trial import Trial
 
 SETTINGS = Settings(epochs=8, batch=2, rate=0.05, warmup=0.1, clip=1.0, patience=99, seed=0)
@@ -116,6 +116,17 @@ def test_the_table_says_what_became_of_each() -> None:
     assert why(search, kept, "accuracy").startswith(
         "trial 1 of 4 (token last, 2 vectors, rate 0.05, start text): accuracy 0.400"
     )
+
+
+def test_a_reason_is_given_for_what_the_search_chose() -> None:
+    """A search that kept rate 0.1 said "rate: the default of kv"."""
+    rates = (0.05, 0.1, 0.02, 0.05)
+    search = a_search()
+    search.contenders = [
+        replace(one, trial=replace(one.trial, loop=replace(one.trial.loop, rate=rate)))
+        for one, rate in zip(search.contenders, rates, strict=True)
+    ]
+    assert tried(search, search.run(lambda: None)) == {"rate": "0.1: chosen by the search, which tried 0.05, 0.02 too"}
 
 
 def test_a_loop_that_is_dropped_lets_its_parameters_go() -> None:

@@ -1,11 +1,21 @@
 """The table of what a search tried."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from epigraph.metrics import upward
 from epigraph.tuning.search.contender import Contender
 from epigraph.tuning.search.halving import Halving
+from epigraph.tuning.search.trial import Trial
+
+SETTINGS: Mapping[str, Callable[[Trial], str | float]] = {
+    "kind": lambda trial: trial.kind,
+    "place": lambda trial: trial.place,
+    "length": lambda trial: trial.length,
+    "readings": lambda trial: trial.readings,
+    "rate": lambda trial: trial.loop.rate,
+    "start": lambda trial: trial.start,
+}
 
 
 def table(search: Halving, kept: Sequence[Contender], metric: str) -> list[dict[str, Any]]:
@@ -31,6 +41,22 @@ def _row(search: Halving, contender: Contender, metric: str, *, kept: bool) -> d
         "loss": round(-watched.minus_loss, 4),
         "kept": "kept" if kept else f"dropped {left}",
     }
+
+
+def tried(search: Halving, kept: Sequence[Contender]) -> dict[str, str]:
+    """For every setting in which the trials differ, the value that is kept and what else was tried."""
+    found = {}
+    for name, of in SETTINGS.items():
+        values = list(dict.fromkeys(of(contender.trial) for contender in search.contenders))
+        chosen = of(kept[0].trial)
+        if len(values) > 1:
+            others = ", ".join(_said(value) for value in values if value != chosen)
+            found[name] = f"{_said(chosen)}: chosen by the search, which tried {others} too"
+    return found
+
+
+def _said(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def why(search: Halving, kept: Sequence[Contender], metric: str) -> str:
