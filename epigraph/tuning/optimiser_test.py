@@ -31,6 +31,26 @@ def test_a_step_equals_torch_adamw_and_takes_the_norm_before_clipping() -> None:
     assert prompt.vectors[0].grad is None
 
 
+def test_one_gradient_of_a_hundred_times_the_usual_norm_moves_no_more_than_twice_the_usual() -> None:
+    """One spike at a high rate drove the keys of a prompt where short questions were answered with the labels' shares."""
+    moved = []
+    for spike in (2.0, 200.0):
+        prompt, optimiser = make(clip=1000.0)
+        for step in range(12):
+            (prompt.vectors[0] * (spike if step == 8 else 1.0)).sum().backward()
+            optimiser.step(step)
+        moved.append(prompt.vectors[0].detach().clone())
+    torch.testing.assert_close(moved[0], moved[1])
+
+
+def test_a_first_gradient_of_zero_stops_nothing() -> None:
+    prompt, optimiser = make()
+    for step in range(3):
+        (prompt.vectors[0] * step).sum().backward()
+        optimiser.step(step)
+    assert (prompt.vectors[0] < 0.9).all()
+
+
 def test_its_state_is_all_it_needs_to_go_on() -> None:
     prompt, optimiser = make()
     again, restored = make()
