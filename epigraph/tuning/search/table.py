@@ -8,7 +8,7 @@ from epigraph.tuning.search.contender import Contender
 from epigraph.tuning.search.halving import Halving
 from epigraph.tuning.search.trial import Trial
 
-SETTINGS: Mapping[str, Callable[[Trial], str | float]] = {
+SETTINGS: Mapping[str, Callable[[Trial], object]] = {
     "kind": lambda trial: trial.kind,
     "place": lambda trial: trial.place,
     "length": lambda trial: trial.length,
@@ -55,8 +55,8 @@ def tried(search: Halving, kept: Sequence[Contender]) -> dict[str, str]:
     return found
 
 
-def _said(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+def _said(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def why(search: Halving, kept: Sequence[Contender], metric: str) -> str:
