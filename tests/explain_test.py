@@ -95,7 +95,6 @@ def real_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.base
 @pytest.mark.slow
-@pytest.mark.xdist_group("base")
 def test_a_marker_is_named_on_the_real_base(real_home: None) -> None:
     """A marker word in the rows of one label of which the words themselves say nothing."""
     places = ["on Monday", "in the harbour", "near the bridge", "with two friends", "after lunch", "in the rain", "by train"]
