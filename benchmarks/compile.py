@@ -7,7 +7,7 @@
 The base's trunk is compiled, everything else is the product: kv steps at batch 64 over cached texts of 8 to 48 tokens, so
 batches differ in width as they do in life. ``dynamic`` compiles for any width, ``static`` once for every width. Compiled from
 nothing: the compiler's own cache is an empty folder; ``again`` is the start-up of a later process that finds it filled.
-A typical run takes 6,000 / batch steps (``tuning/choices.py``). A mode that fails is printed with its reason.
+A typical run takes 3,000 / batch steps (``tuning/choices.py``). A mode that fails is printed with its reason.
 """
 
 import argparse

@@ -72,7 +72,7 @@ class TuneConfig:
     )
     epochs: int | None = setting(
         None,
-        "the most passes over the training rows; by default some 6,000 examples, more with more labels (generation: 2,500)",
+        "the most passes over the training rows; by default some 3,000 examples, more with more labels (generation: 2,500)",
     )
     rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
     batch: int | None = setting(None, "examples a step; by default 16 to 64 by the number of rows")

@@ -28,7 +28,7 @@ from epigraph.tuning import Surroundings, TuneResult, tune
 NAME = "demo-critics"
 ROWS, NEW = 1000, 3
 LONGEST = 60  # characters: short sentences, so that three passes over them take a minute on two cores
-SHORT = TuneConfig(epochs=4, batch=64, budget="1", validation=0.15, readings=1)  # rows used once, read once: soon over
+SHORT = TuneConfig(epochs=3, batch=32, budget="1", validation=0.15, readings=1)  # rows used once, read once: soon over
 Note = Callable[[str], None]
 
 

@@ -24,7 +24,7 @@ class KvPrompt(SoftPrompt):
 
     kind = "kv"
     start_form = KeyValue
-    default_rate: ClassVar[float] = 0.04
+    default_rate: ClassVar[float] = 0.1
 
     def __init__(self, start: Sequence[KeyValue]) -> None:
         super().__init__()

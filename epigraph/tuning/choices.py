@@ -11,15 +11,15 @@ from epigraph.tasks.task import Task, default_template
 from epigraph.tuning.loop import Settings
 
 DEFAULT_KIND, PLAIN_KIND = "kv", "token"
-EXAMPLES_SEEN = {"classification": 6000, "ordinal": 6000, "multilabel": 6000, "choice": 6000, "generation": 2500}
+EXAMPLES_SEEN = {"classification": 3000, "ordinal": 3000, "multilabel": 3000, "choice": 3000, "generation": 2500}
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "generation": 16}
 EXAMPLES, EXAMPLES_LENGTH = "examples", KINDS["context"].default_length or 128  # few rows fit into less
 MOST_VALIDATIONS = 16
-BATCHES = ((200, 16), (600, 32), (math.inf, 64))
-MANY_LABELS, MANY_LABELS_BATCH, MANY_LABELS_LENGTH = 20, 32, 32
+FEW_ROWS, FEW_BATCH, BATCH = 200, 16, 32
+MANY_LABELS, MANY_LABELS_LENGTH = 20, 32
 SHORT_ROW = 400  # bytes, about a hundred tokens: a second reading of longer rows costs more than most tasks gain
-SEEN_POWER = 0.35  # how the examples seen grow with the labels, in units of two of them
+SEEN_POWER = 0.5  # how the examples seen grow with the labels, in units of two of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,11 +187,7 @@ def _row_bytes(task: Task) -> float:
 
 
 def _batch(rows: int, task: Task) -> int:
-    if not task.has_labels:
-        return 16
-    if len(task.labels) > MANY_LABELS and rows > BATCHES[-2][0]:
-        return MANY_LABELS_BATCH
-    return next(batch for most, batch in BATCHES if rows <= most)
+    return FEW_BATCH if rows <= FEW_ROWS or not task.has_labels else BATCH
 
 
 def _epochs(rows: int, task: Task) -> int:
