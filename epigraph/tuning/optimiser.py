@@ -18,6 +18,8 @@ from torch import Tensor
 from epigraph.prompts import SoftPrompt
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+BETAS = (0.9, 0.98)
+"""A run has a hundred steps or two, in which the gradient shrinks many times over: .999 would remember all of them."""
 SPIKE = 2.0
 """How many times the usual norm a gradient may have."""
 
@@ -27,7 +29,7 @@ class Optimiser:
 
     def __init__(self, prompt: SoftPrompt, *, rate: float, steps: int, warmup: float, clip: float) -> None:
         self.parameters = [p for p in prompt.parameters() if p.requires_grad]
-        self.adam = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=0.0, fused=True)
+        self.adam = torch.optim.AdamW(self.parameters, lr=rate, betas=BETAS, weight_decay=0.0, fused=True)
         self.rate = rate
         self.steps = steps
         self.warmup_steps = max(1.0, warmup * steps)
