@@ -183,7 +183,7 @@ def _search_reasons(made: Made) -> dict[str, str]:
             f"cross-validation of {len(made.parts.all)} rows in {len(made.parts.folds)} folds chose the settings; the prompt then "
             "learned from all rows. Its interval is over these rows only, and a little too narrow, since folds share rows"
         )
-    elif made.parts.refit:
+    elif made.loop in made.trained.again:
         found["validation"] = (
             f"{len(made.parts.validation)} rows chose settings and epochs; the prompt then learned from all {len(made.parts.all)}"
         )
@@ -289,8 +289,18 @@ def _stop_reason(made: Made) -> str:
     halved = f"; the rate was halved {state.rollbacks} times after a loss that was not finite" if state.rollbacks else ""
     stopped = contender.loops[0].state.stopped
     ended = f"no gain in {made.loop.settings.patience} validations" if stopped else "all epochs done"
-    again = f"; then {state.step} steps over all rows" if made.parts.refit else ""
-    return f"{ended} after {contender.steps} steps; {best}{again}{halved}"
+    return f"{ended} after {contender.steps} steps; {best}{_again(made)}{halved}"
+
+
+def _again(made: Made) -> str:
+    """How the prompt learned from all rows, where rows are used twice."""
+    tried, loop = made.trained.again, made.loop
+    if not tried:
+        return ""
+    if loop not in tried:
+        return "; learned from all rows it answered worse at every rate tried, so that one is kept"
+    failed = f" at the rate {loop.settings.rate:g}, since a higher one answered them worse" if loop is not tried[0] else ""
+    return f"; then {loop.state.step} steps over all rows{failed}"
 
 
 def _warnings(solver: PromptedBase, parts: Parts) -> list[str]:

@@ -3,7 +3,7 @@
 state file:  the loops of every trial, the loops that learn from all rows, what the search has decided
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,22 @@ from epigraph.tuning.reporter import Reporter
 from epigraph.tuning.search import Contender, Halving, Lanes
 from epigraph.tuning.state import Saved, load_search, load_states, save_states
 
+CALMER = (1.0, 0.4, 0.16)
+"""The rates, in units of the trial's, at which a prompt learns from all rows until it holds: no validation sees it fail."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """A finished search: the trials that are ``kept``, the best first, and the loops that made their prompts.
 
-    ``folds`` are, of a cross-validation, the prompts of the best trial's folds.
+    ``again`` are all loops that learned from all rows. ``folds`` are, of a cross-validation, the prompts of the best trial's
+    folds.
     """
 
     search: Halving
     kept: Sequence[Contender]
     loops: Sequence[Loop]
+    again: Sequence[Loop] = ()
 
     @property
     def folds(self) -> list[SoftPrompt]:
@@ -34,14 +39,13 @@ class Trained:
     def seconds(self) -> float:
         """What all trials took."""
         every = [loop for contender in self.search.contenders for loop in contender.loops]
-        again = [loop for loop in self.loops if loop not in every]
-        return sum(loop.state.train_seconds for loop in [*every, *again])
+        return sum(loop.state.train_seconds for loop in [*every, *self.again])
 
 
 def train(search: Halving, lanes: Lanes, reporter: Reporter, state_file: Path | None, *, resume: bool) -> Trained:
     """Run the search to its end, and tune what it chose on all rows where they are used twice."""
     loops = [loop for contender in search.contenders for loop in contender.loops]
-    saved = _restore(search, loops, state_file) if resume else []
+    saved = iter(_restore(search, loops, state_file) if resume else [])
     refits: list[Loop] = []
     for loop in loops:
         loop.saved = state_file is not None
@@ -54,16 +58,32 @@ def train(search: Halving, lanes: Lanes, reporter: Reporter, state_file: Path | 
     for contender in kept:
         for loop in contender.loops:
             loop.settle()
-    if lanes.parts.refit:
+    if not lanes.parts.refit:
+        return Trained(search=search, kept=kept, loops=[contender.loops[0] for contender in kept])
+
+    def learn(loop: Loop) -> None:
+        refits.append(loop)
+        loop.saved = state_file is not None
+        advance([loop], save)
+        loop.settle()
+
+    made = [_learned_again(contender, lanes, reporter, saved, learn) for contender in kept]
+    return Trained(search=search, kept=kept, loops=made, again=refits)
+
+
+def _learned_again(
+    contender: Contender, lanes: Lanes, reporter: Reporter, saved: Iterator[Saved], learn: Callable[[Loop], None]
+) -> Loop:
+    """The loop that learns from all rows and holds; the trial's own where none does."""
+    for calm in CALMER:
         reporter.refitting()
-        refits = [lanes.refit(contender, reporter.listener(contender.number, -1)) for contender in kept]
-        for loop, state in zip(refits, saved, strict=False):
+        loop = lanes.refit(contender, reporter.listener(contender.number, -1), calm=calm)
+        if state := next(saved, None):
             loop.resume(*state)
-        for loop in refits:
-            loop.saved = state_file is not None
-            advance([loop], save)
-            loop.settle()
-    return Trained(search=search, kept=kept, loops=refits or [contender.loops[0] for contender in kept])
+        learn(loop)
+        if lanes.holds(contender, loop):
+            return loop
+    return contender.loops[0]
 
 
 def _restore(search: Halving, loops: Sequence[Loop], state_file: Path | None) -> list[Saved]:

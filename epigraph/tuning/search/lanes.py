@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from epigraph.engine import Engine
 from epigraph.methods import PromptedBase
 from epigraph.prompts import SoftPrompt
@@ -16,12 +18,14 @@ from epigraph.tasks.task import Task
 from epigraph.tuning.choices import laid_out
 from epigraph.tuning.data import Parts
 from epigraph.tuning.loop import Listener, Loop
+from epigraph.tuning.noise import is_near
 from epigraph.tuning.objective import Divisible, make_objective
 from epigraph.tuning.search.contender import Contender
 from epigraph.tuning.search.trial import Trial
 
 Listen = Callable[[int, int], Listener]
 Start = Callable[[Trial], SoftPrompt]
+SLACK = 1.5  # how much higher a loss may be: at a calmer rate less is learned, which is no failure
 
 
 class Lanes:
@@ -87,8 +91,9 @@ class Lanes:
             for fold, held in enumerate(self.parts.folds)
         ]
 
-    def refit(self, contender: Contender, listener: Listener) -> Loop:
-        """The loop that tunes this trial on all rows, for as many epochs as were best, without a validation."""
+    def refit(self, contender: Contender, listener: Listener, *, calm: float = 1.0) -> Loop:
+        """The loop that tunes this trial on all rows, for as many epochs as were best, without a validation, at ``calm`` times
+        its rate."""
         solver, trial = self.solvers[contender.lane], contender.trial
         prompt = self.start(trial)
         if prompt.needs_query:
@@ -97,7 +102,17 @@ class Lanes:
         objective = make_objective(solver, self.parts.all, self.parts.all[:1])
         epochs = contender.best_epoch
         to_its_end = epochs == contender.schedule
-        settings = replace(trial.loop, epochs=epochs) if to_its_end else trial.loop  # else at the rate it had then
+        settings = replace(trial.loop, rate=calm * trial.loop.rate)
+        if to_its_end:
+            settings = replace(settings, epochs=epochs)  # else at the rate it had then
         loop = Loop(prompt.to(self.engine.base.device), objective, settings, listener, blind=True)
         loop.pause_after(epochs)
         return loop
+
+    def holds(self, contender: Contender, loop: Loop) -> bool:
+        """Whether a prompt answers rows that it has learned from no worse than the trial answered them unseen: its score is not
+        lower beyond noise, and its loss not much higher."""
+        with torch.no_grad():
+            learned = self.objectives[contender.lane].watch(loop.prompt.offer())
+        unseen = contender.watched
+        return is_near(learned, unseen) and learned.minus_loss >= SLACK * unseen.minus_loss

@@ -18,7 +18,7 @@ from epigraph.tuning.choices import EXAMPLES, Choices
 from epigraph.tuning.search.trial import Trial
 from epigraph.tuning.start.values import PROMPT
 
-RATES, LENGTHS = (1.0, 0.4, 2.5, 0.16), (1, 4)  # in units of the defaults
+RATES, LENGTHS = (1.0, 0.4, 1.6, 0.16), (1, 4)  # in units of the defaults
 STARTS = ("text", "labels")
 EPOCHS = (1.0, 0.5)  # where folds cannot choose when to stop
 FEW_ROWS, FEWEST_ROWS = 200, 32
