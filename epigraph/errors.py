@@ -12,7 +12,8 @@
     ├── Unsupported (NotImplementedError)  a base or combination that Epigraph refuses rather than gets wrong
     ├── FetchFailed (OSError)          a pinned file could not be fetched or verified
     ├── StorageFailed (OSError)        the disk is full, read-only or not ours
-    ├── QueueFull (RuntimeError)       the server holds as many requests as it may, or is closing
+    ├── QueueFull (RuntimeError)       the server holds as many requests as it may
+    │   └── Closing                    or takes none any more
     └── Diverged (ArithmeticError)     the loss stayed non-finite after every roll-back
 
 All of them end a command with exit code 2 and one clear line. Anything else that reaches the command line is our own
@@ -77,7 +78,11 @@ class StorageFailed(EpigraphError, OSError):
 
 
 class QueueFull(EpigraphError, RuntimeError):
-    """The server holds as many requests as it may, or takes none any more: ask again later."""
+    """The server holds as many requests as it may: ask again later."""
+
+
+class Closing(QueueFull):
+    """The server takes no more requests: it is shutting down."""
 
 
 class Diverged(EpigraphError, ArithmeticError):

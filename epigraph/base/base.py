@@ -6,6 +6,7 @@
 Weights never change: every parameter is frozen, dropout is off, and ``weights_hash`` proves it.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,14 @@ class Base:
         """Token ids of what a user wrote: nothing in it is a special token, whatever it looks like."""
         if not text:
             return []
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids)
+        return list(
+            self._plain_tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+        )
+
+    @cached_property
+    def _plain_tokenizer(self) -> Any:
+        """One of its own: whether special tokens are split is a switch inside a tokenizer, which all threads would share."""
+        return copy.deepcopy(self.tokenizer)
 
     @cached_property
     def special(self) -> frozenset[int]:

@@ -88,12 +88,13 @@ class Library:
         """
         name, wanted = split_reference(reference)
         home = self.root / name
-        numbers = versions(home)
+        meant = wanted if isinstance(wanted, int) or wanted == NEWEST else aliases(home).get(wanted)
+        numbers = versions(home)  # after its aliases, which may mean a version that has only just come
         if not numbers:
             raise self._no_such_name(name)
         if wanted == NEWEST:
             return name, numbers[-1]
-        number = wanted if isinstance(wanted, int) else aliases(home).get(wanted)
+        number = meant if isinstance(meant, int) else None
         if number is None or number not in numbers:
             raise _no_such_version(reference, numbers, home)
         return name, number

@@ -19,6 +19,8 @@ from epigraph.serve.settings import is_loopback
 from epigraph.serve.streaming import ClientGone
 
 PUBLIC = ("/health", "/ready", "/openapi.json")
+STALL_SECONDS = 30.0
+"""How long a client may take no byte of its answer."""
 GONE = 499
 """The status of a request whose client left: nobody sees it but the log."""
 
@@ -139,4 +141,8 @@ class Visit:
             self.status = message["status"]
             self.code = self.code or self.scope.get("state", {}).get("code")
             message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self.id.encode())]}
-        await self._send(message)
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGone from None

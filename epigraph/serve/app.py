@@ -120,8 +120,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/classify", responses=limits | {501: _fault("this engine gives no probabilities")})
     async def classify(asked: ClassifyRequest, request: Request, key: Admitted) -> Classified:
         """The label of a text, or of many, with the probability of every label."""
-        request.state.facts = {"model": asked.model, "said": asked.model_dump(exclude_unset=True)}
-        return await unless_gone(request, classifying.classify(service, key, asked))
+        request.state.facts = {"said": asked.model_dump(exclude_unset=True)}
+        found = await unless_gone(request, classifying.classify(service, key, asked))
+        request.state.facts["model"] = asked.model  # known now: what names no prompt may be a user's words
+        return found
 
 
 def _add_library(app: FastAPI, service: Service) -> None:

@@ -20,11 +20,11 @@ from epigraph.engine import Engine
 from epigraph.engine.decoding import ConcatenatingDecoder, decoder_for
 from epigraph.engine.frozen import default_budget
 from epigraph.engine.shelves import Shelves
-from epigraph.errors import EpigraphError, QueueFull, TaskError, Unsupported
+from epigraph.errors import Closing, EpigraphError, QueueFull, TaskError, Unsupported
 from epigraph.serve.alone import classify_next
 from epigraph.serve.beginnings import Beginning
 from epigraph.serve.cache import Cache
-from epigraph.serve.generating import Choice
+from epigraph.serve.generating import Choice, Described
 from epigraph.serve.labelling import Labelling, LabelRow, answers_of, not_numbers, segments_of, takes
 from epigraph.serve.prompts import Prompts, Ready
 from epigraph.serve.request import Request, Ticket, ended
@@ -34,6 +34,8 @@ from epigraph.serve.work import BatcherSettings, Generation, Job, Listener, Load
 
 log = logging.getLogger(__name__)
 Work = list[Choice] | Labelling
+Chosen = tuple[int, Described | None] | EpigraphError
+Answered = tuple[LabelRow, Tensor | EpigraphError]
 
 
 class Batcher:
@@ -132,7 +134,7 @@ class Batcher:
 
     def _check_queue(self) -> None:
         if self._closing:
-            raise QueueFull("the server is closing and takes no more requests.", "Ask again when it is back.")
+            raise Closing("the server is closing and takes no more requests.", "Ask again when it is back.")
         if self._waiting >= self.settings.queue_length:
             raise QueueFull(f"{self.settings.queue_length} requests are waiting already.", "Ask again in a moment.")
 
@@ -295,10 +297,7 @@ class Batcher:
             if len(planned) > 1:
                 log.warning("a step failed (%s); its parts are computed alone", type(error).__name__)
                 return [states for each in planned for states in self._compute([each])]
-            log.exception("a request could not be computed")
-            return [
-                EpigraphError(f"this request could not be computed ({type(error).__name__}).", "The server's log says more.")
-            ]
+            return [_failed(error)]
         together = torch.cat([states for states in found if isinstance(states, Tensor)])
         if bool(torch.isfinite(together).all()):
             return found
@@ -318,15 +317,27 @@ class Batcher:
         self.schedule.leave(reader)
 
     def _label(self, rows: Sequence[LabelRow]) -> None:
-        for row, found in answers_of(self.engine.trunk, rows) if rows else ():
+        for row, found in self._answers(rows) if rows else ():
             self.schedule.leave(row)
             if isinstance(found, EpigraphError):
                 row.labelling.end("error", found)
                 continue
             self._labelled += 1
-            row.labelling.take(row, found)
-            if row.labelling.complete:
-                row.labelling.finish()
+            try:
+                row.labelling.take(row, found)
+                if row.labelling.complete:
+                    row.labelling.finish()
+            except Exception as error:
+                row.labelling.end("error", _failed(error))
+
+    def _answers(self, rows: Sequence[LabelRow]) -> list[Answered]:
+        """What was read of every row: together, or of each alone where that fails."""
+        try:
+            return list(answers_of(self.engine.trunk, rows))
+        except Exception as error:
+            if len(rows) > 1:
+                return [found for row in rows for found in self._answers([row])]
+            return [(rows[0], _failed(error))]
 
     def _generate(self, read: Sequence[tuple[Choice, Tensor]]) -> None:
         """Choose a token for every sequence that is read to its end, and for those that begin with it."""
@@ -341,23 +352,39 @@ class Batcher:
             ready += [(each, state) for each in (choice, *self._fork(choice))]
         if not ready:
             return
+        for (choice, _), chosen in zip(ready, self._chosen(ready), strict=True):
+            self._take(choice, chosen)
+            if choice.over:
+                self.schedule.leave(choice)
+
+    def _take(self, choice: Choice, chosen: Chosen) -> None:
+        if isinstance(chosen, EpigraphError):
+            choice.end("error", error=chosen)
+            return
+        try:
+            choice.take(*chosen)
+            self._generated += 1
+        except Exception as error:
+            choice.end("error", error=_failed(error))
+
+    def _chosen(self, ready: Sequence[tuple[Choice, Tensor]]) -> list[Chosen]:
+        """The next token of every choice, and what is told of it: together, or of each alone where that fails."""
+        try:
+            return self._choose(ready)
+        except Exception as error:
+            if len(ready) > 1:
+                return [chosen for one in ready for chosen in self._chosen([one])]
+            return [_failed(error)]
+
+    def _choose(self, ready: Sequence[tuple[Choice, Tensor]]) -> list[Chosen]:
         logits = self.engine.trunk.logits(torch.stack([state for _, state in ready]))
         tokens = choose(logits, [choice.sampler for choice, _ in ready])
         told = [n for n, (choice, _) in enumerate(ready) if choice.alternatives is not None]
-        described = dict(
-            zip(
-                told,
-                describe(logits[told], [tokens[n] for n in told], [ready[n][0].alternatives or 0 for n in told]),
-                strict=True,
-            )
-            if told
-            else ()
-        )
-        for n, (choice, _) in enumerate(ready):
-            choice.take(tokens[n], described.get(n))
-            self._generated += 1
-            if choice.over:
-                self.schedule.leave(choice)
+        described: dict[int, Described] = {}
+        if told:
+            shown = [ready[n][0].alternatives or 0 for n in told]
+            described = dict(zip(told, describe(logits[told], [tokens[n] for n in told], shown), strict=True))
+        return [(token, described.get(n)) for n, token in enumerate(tokens)]
 
     def _fork(self, choice: Choice) -> list[Choice]:
         """The choices that wait for this one's input, as many as there is room for; the others read it themselves."""
@@ -379,3 +406,9 @@ class Batcher:
     def _kept(self, beginning: Beginning) -> Cache[Any]:
         """Where states of such a beginning are kept."""
         return self.prompts.cache if beginning.is_prompt else self.texts
+
+
+def _failed(error: Exception) -> EpigraphError:
+    """What a request hears of a fault that it alone ran into."""
+    log.error("a request could not be computed", exc_info=error)
+    return EpigraphError(f"this request could not be computed ({type(error).__name__}).", "The server's log says more.")

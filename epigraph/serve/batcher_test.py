@@ -4,6 +4,8 @@ import os
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +17,10 @@ from epigraph.engine import Engine, shelves
 from epigraph.engine.plain import plain_states
 from epigraph.errors import BaseMismatch, ConfigError, Corrupt, QueueFull, TaskError, Unsupported
 from epigraph.prompts import Embedded, KeyValue
+from epigraph.serve import batcher as batcher_module
 from epigraph.serve import schedule
 from epigraph.serve.batcher import Batcher
-from epigraph.serve.generating import Choice
+from epigraph.serve.generating import Choice, Described
 from epigraph.serve.toys_test import (
     GREEDY,
     Ear,
@@ -531,3 +534,25 @@ def test_the_embedded_base_answers_a_mix_as_each_alone(monkeypatch: pytest.Monke
         for job, ear in zip(jobs, ears, strict=True):
             assert spoken(base, ear.wait().tokens()) == alone(engine, job)
             assert ear.text() == base.detokenize(ear.tokens())
+
+
+def test_a_fault_while_a_token_is_chosen_ends_one_request(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended everybody's: only the pass of the base was tried again for each alone."""
+    choose, take = batcher_module.choose, Choice.take
+
+    def choosing(logits: torch.Tensor, samplers: list[Any]) -> list[int]:
+        if any(sampler.sampling.seed == 13 for sampler in samplers):
+            raise RuntimeError("no")
+        return choose(logits, samplers)
+
+    def taking(choice: Choice, token: int, described: Described | None) -> None:
+        if choice.sampling.seed == 14:
+            raise UnicodeError("no")
+        take(choice, token, described)
+
+    monkeypatch.setattr(batcher_module, "choose", choosing)
+    monkeypatch.setattr(Choice, "take", taking)
+    with serving(engine) as batcher:
+        ears = [ask(batcher, generation([LONG], sampling=replace(GREEDY, seed=seed))) for seed in (12, 13, 14, 15)]
+        reasons = [ear.wait().of(EndEvent)[0].reason for ear in ears]
+    assert reasons == ["length", "error", "error", "length"]

@@ -42,6 +42,11 @@ async def classify(service: Service, key: Key, request: ClassifyRequest) -> Clas
     request.check_extras()
     service.check_size(len(request.given))
     deadline = Deadline(service.config.timeout)
+    async with deadline.bounds():
+        return await _classified(service, key, request, deadline)
+
+
+async def _classified(service: Service, key: Key, request: ClassifyRequest, deadline: Deadline) -> Classified:
     taken: Mapping[int, Taken] = {}
     if request.model == ROUTER:
         texts = [routable(*_said(given), raw=False) for given in request.given]

@@ -11,6 +11,7 @@ from typing import Any
 
 from epigraph.errors import (
     BaseMismatch,
+    Closing,
     Corrupt,
     EpigraphError,
     InputError,
@@ -85,6 +86,8 @@ def refusal_of(error: EpigraphError) -> Refused:
     """The refusal that tells a client of this error."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, Closing):
+        return shutting_down()
     if isinstance(error, QueueFull):
         return Refused(429, error.message, error.hint, code="queue_full", retry_after=1.0)
     if isinstance(error, NotFound | NameRefused | BaseMismatch):

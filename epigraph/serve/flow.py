@@ -4,8 +4,9 @@ Whoever leaves the loop over a flow early (the client is gone, time is up, an er
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from anyio import to_thread
@@ -22,6 +23,16 @@ class Deadline:
         self.seconds = seconds
         self.at = asyncio.get_running_loop().time() + seconds
 
+    @asynccontextmanager
+    async def bounds(self) -> AsyncIterator[None]:
+        """What is waited for inside. Refused (504) when time is up."""
+        try:
+            async with asyncio.timeout_at(self.at):
+                yield
+        except TimeoutError:
+            what = f"the answer took more than {self.seconds:g} seconds."
+            raise Refused(504, what, "Ask for fewer tokens.", code="timeout") from None
+
 
 class Flow:
     """Jobs under way, until the deadline."""
@@ -34,6 +45,8 @@ class Flow:
         self._tickets: list[Ticket] = []
         self._backend = backend
         self._jobs = list(jobs)
+        self._gone = False
+        self._handing = threading.Lock()
 
     async def start(self) -> None:
         """Hand over the jobs, in a thread: a prompt that comes for the first time is got ready there.
@@ -50,17 +63,27 @@ class Flow:
 
     def _submit(self) -> None:
         for number, job in enumerate(self._jobs):
-            self._tickets.append(self._backend.submit(job, partial(self._post, number)))
+            ticket = self._backend.submit(job, partial(self._post, number))
+            with self._handing:
+                self._tickets.append(ticket)
+                gone = self._gone
+            if gone:  # while this one was handed over
+                ticket.cancel()
+                return
 
     def _post(self, number: int, event: Event) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
 
     def cancel(self) -> None:
-        """Stop computing what is not finished."""
-        if self._left:
-            for ticket in self._tickets:
-                ticket.cancel()
+        """Stop computing what is not finished, and what a thread is still handing over."""
+        if not self._left:
+            return
+        with self._handing:
+            self._gone = True
+            tickets = list(self._tickets)
+        for ticket in tickets:
+            ticket.cancel()
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """Every event with the number of its job, until all have ended.
@@ -79,13 +102,5 @@ class Flow:
             self.cancel()
 
     async def _next(self) -> tuple[int, Event]:
-        try:
-            async with asyncio.timeout_at(self._deadline.at):
-                return await self._events.get()
-        except TimeoutError:
-            raise Refused(
-                504,
-                f"the answer took more than {self._deadline.seconds:g} seconds.",
-                "Ask for fewer tokens.",
-                code="timeout",
-            ) from None
+        async with self._deadline.bounds():
+            return await self._events.get()

@@ -32,6 +32,8 @@ MOST_BEHIND = 1024
 """Tokens that a row's choices are read by, behind it; among F of them F² may see each other."""
 MOST_PAIRS = 4 * MOST_BEHIND**2
 """Σ F² of a request's rows."""
+MOST_TOLD = 200_000
+"""Log probabilities of a request's input that are told: each is an object or two on its way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,21 @@ class Asked:
     special: bool | None = None
     """Whether the tokenizer's beginning token is put before a text; None: on the bare base it is."""
     truncate: bool = False
+
+
+def check_echo(rendered: Sequence[Rendered]) -> None:
+    """Refused (400) for more log probabilities of the input than one answer may hold."""
+    told = 0
+    for one in rendered:
+        if isinstance(one.job, Generation) and one.job.sampling.echo and one.job.sampling.logprobs is not None:
+            told += one.tokens * one.job.sampling.n * (1 + one.job.sampling.logprobs)
+    if told > MOST_TOLD:
+        raise bad(
+            f"the log probabilities of {told:,} tokens of the input were asked for; one answer holds {MOST_TOLD:,}.",
+            "Ask for fewer logprobs, a smaller n or a shorter prompt, or leave echo out.",
+            param="echo",
+            code="too_much_echo",
+        )
 
 
 class Renderer:

@@ -26,6 +26,7 @@ from epigraph.tasks.trie import LabelTrie
 from epigraph.tasks.verdicts import Verdicts
 
 DEFAULT_OUTPUT_TOKENS = 64
+MOST_LABEL_TOKENS = 8_192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +107,16 @@ def prepare(stored: StoredPrompt, base: Base, *, computes_here: bool) -> Served:
         shift = Shift.from_dict(said) if said else None
         if shift is not None and task.knows_labels and len(shift.bias) != len(task.labels):
             raise ValueError(f"{len(shift.bias)} numbers calibrate {len(task.labels)} labels")
-    except (EpigraphError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if shift is not None and not np.isfinite(np.asarray(shift.bias, dtype=float)).all():
+            raise ValueError("it is calibrated by numbers that are not finite")
+    except (EpigraphError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise Corrupt(f"the task on the card of {card.reference!r} cannot be read: {error}.") from error
     if task.template.blocks * card.members != len(forms):
         raise Corrupt(f"the template of {card.reference!r} has {task.template.blocks} blocks, the prompt {len(forms)}.")
     if not computes_here:
         _check_elsewhere(card, forms, task)
+    if trie is not None:
+        _check_room(card, trie, base)
     served = Served(
         card=card,
         task=task,
@@ -137,6 +142,16 @@ def _labels(task: Task, base: Base) -> tuple[LabelTrie | None, tuple[tuple[int, 
         return None, ()
     found = Verdicts.build(task.labels, task.template, base, chat=task.chat)
     return found.trie, found.decisions
+
+
+def _check_room(card: Card, trie: LabelTrie, base: Base) -> None:
+    """ConfigError for labels that the base cannot read: their mask alone grows with the square of their tokens."""
+    deepest = max(node.depth for node in trie.nodes)
+    if deepest >= base.context or len(trie.fed) > MOST_LABEL_TOKENS:
+        raise ConfigError(
+            f"the labels of {card.reference!r} take {len(trie.fed)} tokens, the longest {deepest}.",
+            f"A label may have fewer than {base.context}, all of them {MOST_LABEL_TOKENS:,}.",
+        )
 
 
 def _check_elsewhere(card: Card, forms: Sequence[AnyForm], task: Task) -> None:

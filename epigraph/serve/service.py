@@ -1,5 +1,6 @@
 """What the routes share: the base, the library, the backend, the keys, and the way of a request through them."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from epigraph.serve.log import Log
 from epigraph.serve.meters import Meters, numbers
 from epigraph.serve.names import BARE, ROUTER, read_model, unknown_model
 from epigraph.serve.pieces import Pieces
-from epigraph.serve.rendering import Rendered, Renderer
+from epigraph.serve.rendering import Rendered, Renderer, check_echo
 from epigraph.serve.served import Served, prepare
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.shelf import Shelf
@@ -171,6 +172,9 @@ class Service:
             held = await to_thread.run_sync(self.shelf.held, reference)
             if held is not None:
                 return held
+            coming = await to_thread.run_sync(self.shelf.coming, reference)
+            if coming is not None:  # without a thread of the loads', which others need
+                return await asyncio.shield(asyncio.wrap_future(coming))
             return await to_thread.run_sync(self.shelf.get, reference, limiter=self._loads)
         except NotFound as error:
             raise unknown_model(reference) from error
@@ -188,6 +192,10 @@ class Service:
         """Render a request and hand its jobs to the backend. Refused with a status of its own where that cannot be."""
         self.check_size(asked.prompts, asked.choices)
         deadline = Deadline(self.config.timeout)
+        async with deadline.bounds():
+            return await self._begin(key, asked, deadline)
+
+    async def _begin(self, key: Key, asked: Question, deadline: Deadline) -> Exchange:
         routes: list[RouteTaken] | None = None
         model = asked.model
         if model == ROUTER:
@@ -198,6 +206,7 @@ class Service:
         else:
             answering = [await self.find(key, model)] * asked.prompts
         rendered = await to_thread.run_sync(asked.render, answering, self.renderer)
+        check_echo(rendered)
         flow = Flow(self.backend, [one.job for one in rendered], deadline)
         await flow.start()
         return Exchange(

@@ -13,13 +13,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 
-from epigraph.errors import EpigraphError, NotFound
+from epigraph.errors import Corrupt, EpigraphError, NotFound
 from epigraph.library import Card, Library, StoredPrompt
 from epigraph.library.cardfile import CARD
 from epigraph.library.versions import aliases
 from epigraph.serve.served import Served
 
 Prepare = Callable[[StoredPrompt], Served]
+MOST_MOVES = 3
+"""How often a name may come to mean another version while it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,16 @@ class Shelf:
             Corrupt, BaseMismatch: it cannot be served; nobody else's request is touched.
         """
         spot = self.look_up(reference)
+        for _ in range(MOST_MOVES):
+            try:
+                return self._get(spot)
+            except (NotFound, Corrupt):  # or it was replaced and taken away since it was looked up
+                before, spot = spot, self.look_up(reference)
+                if spot == before:
+                    raise
+        return self._get(spot)
+
+    def _get(self, spot: Spot) -> Served:
         with self._lock:
             if (found := self._taken(spot)) is not None:
                 return found
@@ -81,6 +93,12 @@ class Shelf:
             if waiting is None:
                 mine = self._loading[spot] = Future()
         return waiting.result() if waiting is not None else self._load(spot, mine)
+
+    def coming(self, reference: str) -> "Future[Served] | None":
+        """The prompt where somebody else is loading it already. NotFound if there is none."""
+        spot = self.look_up(reference)
+        with self._lock:
+            return self._loading.get(spot)
 
     def held(self, reference: str) -> Served | None:
         """The same where it need not be loaded, else None. NotFound if there is none."""

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from epigraph.base import Base
-from epigraph.errors import ConfigError, EpigraphError, QueueFull, Unsupported
+from epigraph.errors import Closing, ConfigError, EpigraphError, QueueFull, Unsupported
 from epigraph.prompts import Embedded
 from epigraph.serve.faults import Refused, UpstreamFailed
 from epigraph.serve.rendering import Constrained
@@ -110,7 +110,7 @@ class Upstream:
         claim = Claim(self._loop)
         with self._lock:
             if self._closing:
-                raise QueueFull("the server is closing and takes no more requests.", "Ask again when it is back.")
+                raise Closing("the server is closing and takes no more requests.", "Ask again when it is back.")
             if self.running >= self.queue:
                 raise QueueFull(f"{self.queue} requests are under way already.", "Ask again in a moment.")
             self.running += 1

@@ -32,6 +32,9 @@ class Message(Request):
     @property
     def said(self) -> str:
         """The message's text. Refused (400) where it holds something else."""
+        calls = self.model_extra or {}
+        if calls.get("tool_calls") or calls.get("function_call"):
+            raise bad("a message calls a tool; this server has none.", "Send its text alone.", param="messages")
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         for part in self.content:

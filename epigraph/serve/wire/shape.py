@@ -83,6 +83,14 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prompt_embeds": (None,),
+    "include_stop_str_in_output": (None, False),
+    "skip_special_tokens": (None, True),
+    "spaces_between_special_tokens": (None, True),
+    "return_token_ids": (None, False),
+    "return_tokens_as_token_ids": (None, False),
+    "cache_salt": (None,),
+    "add_generation_prompt": (None, True),
+    "add_special_tokens": (None, False),
 }
 """Options that would change an answer and that this server does not have, with the values that ask for nothing."""
 

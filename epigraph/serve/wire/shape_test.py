@@ -61,6 +61,10 @@ def test_every_branch_of_a_union_is_still_read(prompt: Any) -> None:
         ("chat_template", "x"),
         ("chat_template_kwargs", {"a": 1}),
         ("best_of", 3),
+        ("include_stop_str_in_output", True),
+        ("skip_special_tokens", False),
+        ("add_generation_prompt", False),
+        ("cache_salt", "x"),
     ],
 )
 def test_what_would_change_an_answer_is_refused_and_what_asks_nothing_is_not(option: str, value: Any) -> None:
