@@ -75,7 +75,7 @@ class TuneConfig:
         "the most passes over the training rows; by default some 3,000 examples, more with more labels (generation: 2,500)",
     )
     rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
-    batch: int | None = setting(None, "examples a step; by default 16 to 64 by the number of rows")
+    batch: int | None = setting(None, "examples a step; by default 16 or 32 by the number of rows")
     budget: str = setting(
         "",
         "what the search for settings may take: a time such as 60s or 5m, the tuning included, or a number of trials; 1 is no "
@@ -135,6 +135,8 @@ class TuneConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
+        if self.seed >= MOST_SEEDS:
+            raise ConfigError(f"seed {self.seed} was asked; it must be below {MOST_SEEDS:,}.")
         for name in ("warmup", "validation", "holdout"):
             if not 0 <= (getattr(self, name) or 0.0) <= 0.9:
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must lie between 0 and 0.9.")
@@ -171,6 +173,7 @@ class TuneConfig:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
+MOST_SEEDS = 2**32
 BUDGET = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 

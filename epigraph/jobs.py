@@ -6,7 +6,7 @@ Whatever can be wrong without the base is found before the base is loaded.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from epigraph.base import DEFAULT, load_base
 from epigraph.config import TuneConfig
 from epigraph.cost import Meter
 from epigraph.engine import Engine
-from epigraph.errors import BaseMismatch, EpigraphError, InputError, NameRefused, NotFound
+from epigraph.errors import BaseMismatch, Corrupt, EpigraphError, InputError, NameRefused, NotFound
 from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Library, StoredPrompt, check_name, import_array, import_peft
 from epigraph.library.array import is_array
@@ -67,11 +67,20 @@ class TuneJob:
 
 
 def resume_job(folder: Path, library: Path) -> TuneJob:
-    """The job that a run folder describes. NotFound if it is none, InputError if its prompt is stored already."""
+    """The job that a run folder describes. NotFound if it is none, Corrupt if it is damaged, InputError if its prompt is stored
+    already."""
     run = Run.open(folder)
     if run.stored_as:
         raise InputError(f"run {folder} is finished: its prompt is {run.stored_as}.", "Tune again for another version.")
-    said = run.description
+    try:
+        return _described(run.description, folder, library)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, EpigraphError):
+            raise
+        raise Corrupt(f"{folder} does not describe a tuning: {error!r}.", "Tune again.") from error
+
+
+def _described(said: Mapping[str, Any], folder: Path, library: Path) -> TuneJob:
     data, base, machine = said["data"], said["base"], said["machine"]
     task, test, template, *kind = data["source"]
     return TuneJob(

@@ -125,7 +125,10 @@ def choose_device(asked: str | None) -> torch.device:
         if not available.get(kind, False):
             there = [name for name, here in available.items() if here]
             raise ConfigError(f"device {asked!r} was asked, but this machine has {', '.join(there)}.", "Leave --device out.")
-        return torch.device(asked)
+        try:
+            return torch.device(asked)
+        except RuntimeError as error:
+            raise ConfigError(f"device {asked!r} was asked, which is none.", "Write for example cpu or cuda:1.") from error
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
@@ -145,7 +148,7 @@ def default_folder(note: Note | None = None) -> Path:
             _dequantise(gguf, partial)
         if not folder.exists():
             partial.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if folder.exists():  # another process was first
             return folder
         raise StorageFailed(

@@ -192,9 +192,9 @@ def _measure(
         steps=plan.epochs * math.ceil(rows / batch),
         step_seconds=step,
         flops=flops,
-        whole_flops=flops * plan.epochs * rows / len(learner.objective.lengths) if sampled else float(flops),
+        whole_flops=_whole_flops(clock, flops, loop, math.ceil(rows / batch), plan.epochs) if sampled else float(flops),
         memory=memory.added,
-        rate_share=flops / clock.seconds / layer_rate(base, min(2048, max(batch, round(tokens)))),
+        rate_share=statistics.mean(clock.step_flops) / step / layer_rate(base, min(2048, max(batch, round(tokens)))),
         accuracy=clock.curve[-1][1] if clock.curve else None,
         curve=clock.curve,
         extrapolated=sampled,
@@ -208,6 +208,12 @@ def _whole(clock: "_Clock", loop: Loop, steps: int, epochs: int) -> float:
     return steps * step + epochs * validation
 
 
+def _whole_flops(clock: "_Clock", flops: int, loop: Loop, steps: int, epochs: int) -> float:
+    """Operations of all epochs, from one short one: every step as dear as the mean, and a validation an epoch."""
+    step = statistics.mean(clock.step_flops)
+    return epochs * (steps * step + max(0.0, flops - step * loop.steps))
+
+
 class _Clock:
     """Seconds of the work, those of scoring on the test rows left out."""
 
@@ -215,15 +221,18 @@ class _Clock:
         self.learner, self.tests = learner, tests
         self.seconds, self.outside_flops = 0.0, 0
         self.steps: list[float] = []
+        self.step_flops: list[int] = []
         self.curve: list[tuple[float, float]] = []
 
     def go(self) -> None:
         """Start, or go on."""
         self._since = self._step = time.perf_counter()
+        self._flops = self.learner.flops
 
     def lap(self) -> None:
         """The next step begins now."""
         self._step = time.perf_counter()
+        self._flops = self.learner.flops
 
     def stop(self) -> None:
         """Pause."""
@@ -234,7 +243,8 @@ class _Clock:
         now = time.perf_counter()
         if moment.score is None:
             self.steps.append(now - self._step)
-        self._step = now
+            self.step_flops.append(self.learner.flops - self._flops)
+        self._step, self._flops = now, self.learner.flops
         if moment.score is not None and self.tests:
             self.stop()
             flops = self.learner.flops

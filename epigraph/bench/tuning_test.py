@@ -29,6 +29,9 @@ def test_names_are_checked_before_hours_are_spent() -> None:
         bench_tuning(BenchConfig(sets=["toy"], methods=["peft-promt"]), print)
     with pytest.raises(NotFound, match="'toys'"):
         bench_tuning(BenchConfig(sets=["toy", "toys"]), print)
+    for cannot_be_timed in ({"steps": 1}, {"rows": 64}):  # these ended in a StatisticsError
+        with pytest.raises(ConfigError, match=r"(was|were) asked"):
+            bench_tuning(BenchConfig(sets=["toy"], **cannot_be_timed), print)  # type: ignore[arg-type]
 
 
 def test_a_failed_contest_loses_nothing_and_is_the_only_one_run_again(

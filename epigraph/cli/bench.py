@@ -25,7 +25,9 @@ COLUMNS = [
     "× first",
     "bound",
     "× later",
+    "bound",
     "× once",
+    "bound",
     "× to accuracy",
 ]
 
@@ -76,7 +78,16 @@ def tuning(
 
 def _cells(row: dict[str, object]) -> list[str]:
     numbers = [
-        row.get(key) for key in ("times_epigraph", "bound_epigraph", "times_later", "times_once", "times_to_accuracy")
+        row.get(key)
+        for key in (
+            "times_epigraph",
+            "bound_epigraph",
+            "times_later",
+            "bound_later",
+            "times_once",
+            "bound_once",
+            "times_to_accuracy",
+        )
     ]
     return [
         str(row["method"]),

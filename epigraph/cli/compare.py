@@ -118,8 +118,10 @@ def command_of(errand: "Errand") -> str:
         if value == getattr(usual, name) or value is None:
             continue
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    lines = "".join(f"\n# with the hard prompt {name!r}:\n{text}" for name, text in errand.written)
-    return shlex.join(words) + lines
+    for name, _ in errand.written:
+        words += ["--hard-prompt", f"{name}.txt"]
+    texts = [line for name, text in errand.written for line in (f"{name}.txt holds:", *text.splitlines())]
+    return "\n".join([shlex.join(words), *(f"# {line}".rstrip() for line in texts)])
 
 
 def _plain_name(task: str) -> str:

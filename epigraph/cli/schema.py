@@ -25,7 +25,7 @@ SCORES = {
     "properties": dict.fromkeys(METRICS, INTERVAL)
     | {
         "rows": {"type": "integer"},
-        "split": {"enum": ["test", "holdout", "validation", "crossval"]},
+        "split": {"enum": ["test", "holdout", "validation", "crossval", "train"]},
         "majority": NUMBER,
         "interval": TEXT,
     },

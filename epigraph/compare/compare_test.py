@@ -16,6 +16,7 @@ from epigraph.base import Base
 from epigraph.base.toy import toy_base
 from epigraph.compare import CompareConfig, Comparison, compare
 from epigraph.compare import session as sessions
+from epigraph.compare import verdict as verdict_module
 from epigraph.compare.asked import METHODS
 from epigraph.compare.cells import CellFolder
 from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_methods
@@ -201,6 +202,12 @@ def test_one_seed_is_noted(base: Base, task: Task, tmp_path: Path) -> None:
     found = compare(base, task, CompareConfig(methods="probe", seeds=1, curve="none"), folder=tmp_path)
     assert any("one seed" in warning for warning in found.warnings)
     assert "training variance is not in it" in found.results[0].scores["interval"]
+
+
+def test_a_hard_prompt_that_a_method_beats_is_not_taken(done: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best was not surely over the hard prompt, another was, and the hard prompt was recommended, as the cheapest."""
+    monkeypatch.setattr(verdict_module, "_beats", lambda _comparison, result, _hard: result.name == "kv")
+    assert verdict(done)[0].startswith("Take soft prompt `kv`")
 
 
 def test_only_a_hard_prompt_has_a_verdict_too(base: Base, task: Task, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from epigraph.config import TuneConfig
 from epigraph.engine import Engine
 from epigraph.errors import Corrupt, DataError, TaskError
 from epigraph.evaluation import Scores, evaluate
@@ -24,7 +25,7 @@ from epigraph.methods.solver import PromptedBase
 from epigraph.methods.wording import is_template, template_prompt
 from epigraph.metrics import exact_rows, matches, right, upward
 from epigraph.tasks.row import Row
-from epigraph.tasks.split import head
+from epigraph.tasks.split import head, split_validation
 from epigraph.tasks.task import Task
 from epigraph.tuning.run import rows_hash
 from epigraph.tuning.session import longest_output
@@ -117,10 +118,18 @@ def check_draft(task: Task, text: str) -> None:
         raise DataError(f"{task.train.source or 'the task'} has no usable rows to score on.")
 
 
+def trying_rows(task: Task) -> Sequence[Row]:
+    """The training rows; where there is no test set, without those that a comparison would test on."""
+    if task.test is not None:
+        return task.train.rows
+    rest, _, _ = split_validation(task.train.rows, share=TuneConfig().holdout, seed=0, labels=task.has_labels)
+    return rest or task.train.rows
+
+
 def try_draft(engine: Engine, task: Task, text: str, *, rows: int, book: DraftBook) -> Tried:
     """Score a hard prompt on so many training rows and keep it. It stands before the row, or says itself where the row is."""
     check_draft(task, text)
-    chosen = head(task.train.rows, rows, seed=0)
+    chosen = head(trying_rows(task), rows, seed=0)
     scored = evaluate(_method(engine, task, text, chosen), chosen, split="train")
     before = book.all(task.name)
     draft = Draft(

@@ -26,9 +26,11 @@ from epigraph.tasks.task import Task
 from epigraph.tuning import tune
 from epigraph.tuning.choices import choose, laid_out
 from epigraph.tuning.loop import Loop, Settings
+from epigraph.tuning.search.space import RATES
 from epigraph.tuning.surroundings import Surroundings
 
 FACTORS = (1.0, 2.5, 0.4, 5.0, 0.16)  # of the default learning rate, in the order they are tried
+SOFT_FACTORS = (*RATES, 0.64)  # those that ``tune`` tries
 RIVAL_BATCH = 16
 FULL_COPIES = 10
 """fp32 copies of all weights that full fine-tuning holds: weights, gradients, two moments; the present, best and last states."""
@@ -98,7 +100,7 @@ class SoftPrompt:
     def rates(self, job: Job) -> list[float]:
         """The kind's rate for this task, and multiples of it."""
         first = choose(self._config(job, None), job.task, len(job.train), plain=job.engine.plain).loop.rate
-        return _multiples(first, job)
+        return [first * factor for factor in SOFT_FACTORS[: job.budget.trials]]
 
     def fit(self, job: Job) -> Fitted:
         """Tune; the rows ``tune`` scores at its end are validation rows, so no test row is touched here."""

@@ -47,7 +47,7 @@ def verdict(comparison: Comparison) -> list[str]:
 def _first(comparison: Comparison) -> str:
     """What to take."""
     done, hard = comparison.done, _best(comparison.done, "hard")
-    best = done[0]
+    best, better = done[0], list[Result]()
     if hard is not None:
         better = [r for r in done if r is not hard and _beats(comparison, r, hard)]
         if not better:
@@ -55,8 +55,8 @@ def _first(comparison: Comparison) -> str:
                 return f"Only the hard prompt was run: {comparison.metric} {share_text(hard.value)}."
             return _none_better(comparison, best, hard)
     tied = [r for r in done if r is best or not comparison.pair(r.name, best.name).significant]
-    if hard is not None:
-        tied = [r for r in tied if r is hard or _beats(comparison, r, hard)] or tied
+    if better:
+        tied = [r for r in tied if r in better] or better
     taken = min(tied, key=lambda r: (made(r.cost, "flops"), made(r.cost, "seconds")))
     said = f"Take {_named(taken)}: {comparison.metric} {share_text(taken.value)}"
     if taken is best:

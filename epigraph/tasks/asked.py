@@ -39,6 +39,8 @@ def as_asked(table: Table, asked: tuple[str, ...] | None, given: Mapping[str, st
         return Choice(fields, target, "classification" if target_key == "label" else None, "as the task file says")
     if find_references(table, given) and kind == "generation":
         return Choice(fields, _free_target(table, fields, kind, must=False), "generation", "as the task file says")
+    if (labels := named(LABEL, fields)) and _free_target(table, fields, kind, must=False) is None:
+        raise _holds_answer(labels[0])
     target = _free_target(table, fields, kind, must=True)
     by_label = target in find_all(LABEL, table.columns) and plain(target or "") not in OUTPUT
     return Choice(fields, target, "classification" if by_label else None, "the fields of the template")
@@ -102,8 +104,14 @@ def _field(table: Table, name: str, columns: tuple[str, ...]) -> str:
         return column
     others = named(synonyms(name), columns)
     if len(others) != 1:
+        if find(name, table.columns) is not None:  # one that is taken
+            raise _holds_answer(name)
         raise missing(table, f"the field {{{name}}} of the template")
     return others[0]
+
+
+def _holds_answer(name: str) -> TaskError:
+    return TaskError(f"the template holds {{{name}}}, which is the answer to be learned.", "Leave it out of the template.")
 
 
 def _free_target(table: Table, fields: tuple[str, ...], kind: Kind | None, *, must: bool) -> str | None:

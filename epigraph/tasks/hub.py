@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from epigraph.errors import DataError, FetchFailed, NotFound, Unsupported
+from epigraph.errors import DataError, EpigraphError, FetchFailed, NotFound, Unsupported
 from epigraph.tasks.parquet_file import named
 from epigraph.tasks.table import Table
 
@@ -102,6 +102,8 @@ def _explained(what: str) -> Iterator[None]:
     """Turn what the library raises into our errors; it has no root of its own."""
     try:
         yield
+    except EpigraphError:
+        raise
     except FileNotFoundError as error:
         raise NotFound(f"no data set {what!r}: {error}", "Check its owner, name and split.") from error
     except (ConnectionError, TimeoutError) as error:

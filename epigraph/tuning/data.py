@@ -25,7 +25,8 @@ MOST_VALIDATION_ROWS = 500  # beyond that a better choice is not worth the rows 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The rows of one tuning. ``split`` says what the final rows are of: test, holdout, crossval or validation.
+    """The rows of one tuning. ``split`` says what the final rows are of: test, holdout, crossval, validation, or train
+    where none are kept apart.
 
     ``folds`` are, of a cross-validation, the places of the rows that each holds out; training and validation rows are then
     the same. ``refit`` says that the prompt that is kept learns from all of them.
@@ -47,7 +48,7 @@ class Parts:
     @property
     def each(self) -> list[Row]:
         """Every row that is used for anything, once."""
-        own = self.split not in ("validation", "crossval")
+        own = self.split in ("test", "holdout")
         return [*self.all, *(self.final if own else ())]
 
     @property
@@ -90,7 +91,7 @@ def divide(task: Task, config: TuneConfig, *, thrifty: bool = False) -> Parts:
     if not validation:
         validation = train  # nothing can be spared: said below
     if not final:
-        final, split = list(validation), "validation"
+        final, split = list(validation), "train" if validation is train else "validation"
     warnings = _warnings(task, train, validation, alone)
     refit = thrifty and len(rest) <= REFIT_ROWS and validation is not train
     return Parts(train=train, validation=validation, final=final, split=split, warnings=warnings, refit=refit)
@@ -115,7 +116,9 @@ def _warnings(task: Task, train: Sequence[Row], validation: Sequence[Row], alone
     if alone:
         found.append(f"labels with a single row train and are not validated: {_few(alone)}")
     if validation is train:
-        found.append("too few rows to keep any for validation: the best prompt is chosen on the training rows")
+        found.append(
+            "no rows are kept for validation: the best prompt is chosen on the training rows, by scores that are too high"
+        )
     if task.test is not None and (unseen := task.unseen_labels(task.test)):
         found.append(f"test labels that were never trained count as wrong: {_few(_counted(unseen))}")
     for part, faults in (("training", task.train.faults), ("test", task.test.faults if task.test else ())):

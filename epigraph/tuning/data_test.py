@@ -35,9 +35,9 @@ def test_few_rows() -> None:
         divide(a_task(3), TuneConfig())
     parts = divide(a_task(4, labels=4), TuneConfig())
     assert parts.validation is parts.train
-    assert parts.split == "validation"
+    assert parts.split == "train"  # it was called validation
     assert any("labels with a single row train and are not validated: label 0, label 1" in w for w in parts.warnings)
-    assert any("too few rows to keep any for validation" in w for w in parts.warnings)
+    assert any("no rows are kept for validation" in w for w in parts.warnings)
 
 
 def test_few_rows_are_used_twice() -> None:

@@ -17,7 +17,7 @@ from epigraph.config import TuneConfig, parse_budget
 from epigraph.cost import Meter
 from epigraph.engine import Engine
 from epigraph.engine.engine import own_tokens
-from epigraph.errors import ConfigError
+from epigraph.errors import ConfigError, Corrupt
 from epigraph.methods import PromptedBase
 from epigraph.methods.calibration import check_calibration
 from epigraph.methods.shortened import shortened_note
@@ -43,6 +43,7 @@ from epigraph.tuning.start.values import TEXT, can_start
 from epigraph.tuning.start.words import word_ids
 from epigraph.tuning.surroundings import Surroundings
 from epigraph.tuning.training import Trained, train
+from epigraph.tuning.verdict import Wordings, zero_shots_that_fit
 
 OUTPUT_MARGIN, MOST_OUTPUT_TOKENS = 1.25, 256
 SHARE_OF_CONTEXT = 8  # a prompt that nobody asked for takes at most this part of what the base reads
@@ -82,6 +83,9 @@ def tune(
     first = _start(engine, choices, parts, around)
     solver = PromptedBase(engine, choices.task, first.fold(), output_tokens=output_tokens)
     shortened = shortened_note(solver, parts.each, strict=config.strict)
+    zero_shots_that_fit(
+        engine, Wordings(written=task, tuned=choices.task), output_tokens
+    )  # what it is judged against at the end
     run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
         around.started(run)
@@ -225,7 +229,13 @@ def _trials(
             seconds_left=budget - meter.seconds if isinstance(budget, float) else 0.0,
         )
 
-    return choose_now() if run is None else Chosen.from_dict(run.noted(TRIALS, lambda: choose_now().to_dict()))
+    if run is None:
+        return choose_now()
+    noted = run.noted(TRIALS, lambda: choose_now().to_dict())
+    try:
+        return Chosen.from_dict(noted)
+    except (TypeError, KeyError, ValueError) as error:
+        raise Corrupt(f"{run.folder / TRIALS} does not hold the trials of a run: {error}.", "Tune again.") from error
 
 
 def _differs(engine: Engine, choices: Choices, trial: Trial) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from epigraph.engine import Engine
-from epigraph.errors import EpigraphError, Unsupported
+from epigraph.errors import ConfigError, EpigraphError, Unsupported
 from epigraph.methods import PromptedBase, judge
 from epigraph.methods.choice import CHOOSING_ROWS, zero_shots
 from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_in_place
@@ -153,16 +153,8 @@ def _best(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPrompt,
 def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int) -> list[HardPrompt]:
     """Every hard prompt that may be kept instead."""
     task = tasks.written
-    found = [
-        _hard(
-            name + own,
-            partial(_alone, build, engine, tasks.saying(said.instruction), output_tokens),
-            parts,
-            holds_texts=False,
-        )
-        for own, said in worded(task).items()
-        for name, build in zero_shots(engine, said).items()
-    ]
+    fitting = zero_shots_that_fit(engine, tasks, output_tokens)
+    found = [_hard(name, build, parts, holds_texts=False) for name, build in fitting.items()]
     if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
         return found
     for shots in SHOTS:
@@ -172,6 +164,28 @@ def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: i
                 found.append(_hard(f"{shots}-shot", shown, parts, holds_texts=True))
             except EpigraphError:  # so many examples do not fit beside a row
                 break
+    return found
+
+
+def zero_shots_that_fit(engine: Engine, tasks: Wordings, output_tokens: int) -> dict[str, Build]:
+    """The hard prompts without examples that leave room for a row. ConfigError where none does."""
+    found: dict[str, Build] = {}
+    failure: EpigraphError | None = None
+    for own, said in worded(tasks.written).items():
+        for name, build in zero_shots(engine, said).items():
+            alone = partial(_alone, build, engine, tasks.saying(said.instruction), output_tokens)
+            try:
+                alone(())
+            except EpigraphError as error:
+                failure = error
+                continue
+            found[name + own] = alone
+    if not found:
+        base, tokens = engine.base, len(engine.base.tokenize(tasks.written.instruction))
+        raise ConfigError(
+            f"the instruction of {tokens} tokens leaves no room for a row: {base.name} reads {base.context} tokens.",
+            "Shorten the instruction, or the words of the labels.",
+        ) from failure
     return found
 
 

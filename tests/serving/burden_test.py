@@ -61,6 +61,13 @@ class SlowBackend:
     def cancel(self) -> None:
         self.cancelled += 1
 
+    def start(self) -> None: ...
+
+    def close(self, *, drain: bool, timeout: float) -> None: ...
+
+    @property
+    def load(self) -> None: ...
+
 
 def test_who_leaves_while_jobs_are_handed_over_leaves_none_behind() -> None:
     """The thread that handed them over went on: four prompts were computed for nobody."""
@@ -68,7 +75,7 @@ def test_who_leaves_while_jobs_are_handed_over_leaves_none_behind() -> None:
     jobs = [Generation(segments=((1,),), prompt=None, sampling=Sampling())] * 4
 
     async def leave() -> None:
-        flow = Flow(backend, jobs, Deadline(60.0))  # type: ignore[arg-type]
+        flow = Flow(backend, jobs, Deadline(60.0))
         starting = asyncio.ensure_future(flow.start())
         while not backend.submitted:
             await asyncio.sleep(0.01)
