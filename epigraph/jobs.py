@@ -74,9 +74,9 @@ def resume_job(folder: Path, library: Path) -> TuneJob:
         raise InputError(f"run {folder} is finished: its prompt is {run.stored_as}.", "Tune again for another version.")
     try:
         return _described(run.description, folder, library)
+    except EpigraphError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, EpigraphError):
-            raise
         raise Corrupt(f"{folder} does not describe a tuning: {error!r}.", "Tune again.") from error
 
 

@@ -184,15 +184,16 @@ def _measure(
         clock.stop()
     step, rows = statistics.mean(clock.steps), len(learner.task.train.rows)
     flops = learner.flops - before - clock.outside_flops
+    steps = plan.epochs * math.ceil(rows / batch)
     tokens = batch * statistics.mean(learner.objective.lengths)
     return Outcome(
         method=name,
-        seconds=_whole(clock, loop, plan.epochs * math.ceil(rows / batch), plan.epochs) if sampled else clock.seconds,
+        seconds=_whole(clock.steps, clock.seconds, loop, steps, plan.epochs) if sampled else clock.seconds,
         frozen_seconds=frozen,
-        steps=plan.epochs * math.ceil(rows / batch),
+        steps=steps,
         step_seconds=step,
         flops=flops,
-        whole_flops=_whole_flops(clock, flops, loop, math.ceil(rows / batch), plan.epochs) if sampled else float(flops),
+        whole_flops=_whole(clock.step_flops, flops, loop, steps, plan.epochs) if sampled else float(flops),
         memory=memory.added,
         rate_share=statistics.mean(clock.step_flops) / step / layer_rate(base, min(2048, max(batch, round(tokens)))),
         accuracy=clock.curve[-1][1] if clock.curve else None,
@@ -201,17 +202,11 @@ def _measure(
     )
 
 
-def _whole(clock: "_Clock", loop: Loop, steps: int, epochs: int) -> float:
-    """Seconds of all steps and epochs, from one short one: every step and every validation as long as the mean."""
-    step = statistics.mean(clock.steps)
-    validation = max(0.0, clock.seconds - step * loop.steps)
-    return steps * step + epochs * validation
-
-
-def _whole_flops(clock: "_Clock", flops: int, loop: Loop, steps: int, epochs: int) -> float:
-    """Operations of all epochs, from one short one: every step as dear as the mean, and a validation an epoch."""
-    step = statistics.mean(clock.step_flops)
-    return epochs * (steps * step + max(0.0, flops - step * loop.steps))
+def _whole(each: Sequence[float], spent: float, loop: Loop, steps: int, epochs: int) -> float:
+    """Seconds or operations of all steps and epochs, from what a short one ``spent``: every step, of which some are known, and
+    every validation as dear as the mean."""
+    step = statistics.mean(each)
+    return steps * step + epochs * max(0.0, spent - step * loop.steps)
 
 
 class _Clock:
@@ -226,8 +221,8 @@ class _Clock:
 
     def go(self) -> None:
         """Start, or go on."""
-        self._since = self._step = time.perf_counter()
-        self._flops = self.learner.flops
+        self.lap()
+        self._since = self._step
 
     def lap(self) -> None:
         """The next step begins now."""

@@ -92,13 +92,14 @@ def _check(config: BenchConfig, data: Path) -> None:
         raise ConfigError(
             f"{config.steps} step was asked.", "Ask for 2 or more: the last one ends in a validation and is not timed."
         )
-    if config.rows <= OUR_BATCH:
-        raise ConfigError(
-            f"{config.rows} rows were asked.", f"Ask for more than {OUR_BATCH}: an epoch needs two steps to be timed."
-        )
     for method in config.methods:
         if method not in KNOWN:
             raise ConfigError(f"method {method!r} is not known.", f"Choose from: {', '.join(KNOWN)}.")
+    largest = max(BATCHES.get(method, RIVAL_BATCH) for method in config.methods)
+    if config.rows <= largest:
+        raise ConfigError(
+            f"{config.rows} rows were asked.", f"Ask for more than {largest}: an epoch needs two steps to be timed."
+        )
 
 
 class Kept:

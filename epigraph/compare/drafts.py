@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epigraph.config import TuneConfig
+from epigraph.compare.material import set_apart
 from epigraph.engine import Engine
 from epigraph.errors import Corrupt, DataError, TaskError
 from epigraph.evaluation import Scores, evaluate
@@ -25,7 +25,7 @@ from epigraph.methods.solver import PromptedBase
 from epigraph.methods.wording import is_template, template_prompt
 from epigraph.metrics import exact_rows, matches, right, upward
 from epigraph.tasks.row import Row
-from epigraph.tasks.split import head, split_validation
+from epigraph.tasks.split import head
 from epigraph.tasks.task import Task
 from epigraph.tuning.run import rows_hash
 from epigraph.tuning.session import longest_output
@@ -119,10 +119,8 @@ def check_draft(task: Task, text: str) -> None:
 
 
 def trying_rows(task: Task) -> Sequence[Row]:
-    """The training rows; where there is no test set, without those that a comparison would test on."""
-    if task.test is not None:
-        return task.train.rows
-    rest, _, _ = split_validation(task.train.rows, share=TuneConfig().holdout, seed=0, labels=task.has_labels)
+    """The training rows, without those that a comparison would test on."""
+    rest, _, _ = set_apart(task)
     return rest or task.train.rows
 
 

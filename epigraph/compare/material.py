@@ -54,20 +54,24 @@ class Material:
 def gather(task: Task, *, rows: int | None, tests: int | None) -> Material:
     """Settle which rows are which. DataError if there are too few, Unsupported if no rows can be compared by the metric."""
     check_metric(task.metric)
-    every, labels = list(task.train.rows), task.has_labels
-    if task.test is not None and task.test.rows:
-        rest, final, split = every, list(task.test.rows), "test"
-    else:
-        rest, final, _ = split_validation(every, share=TuneConfig().holdout, seed=0, labels=labels)
-        split = "holdout"
+    rest, final, split = set_apart(task)
     if len(rest) < 4 or not final:
         raise DataError(
-            f"{task.train.source or 'the task'} has {len(every)} usable rows; a comparison needs 4 to train and 1 to test.",
+            f"{task.train.source or 'the task'} has {len(task.train.rows)} usable rows; a comparison needs 4 to train and 1 to test.",
             "Give more labelled rows.",
         )
     test = head(final, len(final) if tests is None else tests, seed=0)
     rest = rest if rows is None or rows >= len(rest) else head(rest, rows, seed=0)
     return Material(task=task, rest=rest, test=test, split=split, warnings=_warnings(task, rest, test))
+
+
+def set_apart(task: Task) -> tuple[list[Row], list[Row], str]:
+    """Rows to learn from, rows to test on, and what the latter are of: the test set, or a part of the training rows."""
+    every = list(task.train.rows)
+    if task.test is not None and task.test.rows:
+        return every, list(task.test.rows), "test"
+    rest, final, _ = split_validation(every, share=TuneConfig().holdout, seed=0, labels=task.has_labels)
+    return rest, final, "holdout"
 
 
 def _warnings(task: Task, rest: Sequence[Row], test: Sequence[Row]) -> list[str]:

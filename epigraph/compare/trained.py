@@ -100,7 +100,7 @@ class SoftPrompt:
     def rates(self, job: Job) -> list[float]:
         """The kind's rate for this task, and multiples of it."""
         first = choose(self._config(job, None), job.task, len(job.train), plain=job.engine.plain).loop.rate
-        return [first * factor for factor in SOFT_FACTORS[: job.budget.trials]]
+        return _multiples(first, job, SOFT_FACTORS)
 
     def fit(self, job: Job) -> Fitted:
         """Tune; the rows ``tune`` scores at its end are validation rows, so no test row is touched here."""
@@ -157,7 +157,7 @@ class RivalMethod:
 
     def rates(self, job: Job) -> list[float]:
         """The rival's own rate and multiples of it."""
-        return _multiples(float(RIVALS[self.rival].settings_type().rate), job)
+        return _multiples(float(RIVALS[self.rival].settings_type().rate), job, FACTORS)
 
     def fit(self, job: Job) -> Fitted:
         """Train; Unsupported where the memory for it is not there."""
@@ -219,8 +219,8 @@ def _loop_settings(job: Job, rate: float) -> Settings:
     )
 
 
-def _multiples(first: float, job: Job) -> list[float]:
-    return [first * factor for factor in FACTORS[: job.budget.trials]]
+def _multiples(first: float, job: Job, factors: Sequence[float]) -> list[float]:
+    return [first * factor for factor in factors[: job.budget.trials]]
 
 
 def _held(forms: Sequence[AnyForm], dtype: torch.dtype) -> int:

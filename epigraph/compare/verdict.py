@@ -47,13 +47,12 @@ def verdict(comparison: Comparison) -> list[str]:
 def _first(comparison: Comparison) -> str:
     """What to take."""
     done, hard = comparison.done, _best(comparison.done, "hard")
-    best, better = done[0], list[Result]()
-    if hard is not None:
-        better = [r for r in done if r is not hard and _beats(comparison, r, hard)]
-        if not better:
-            if len(done) == 1:
-                return f"Only the hard prompt was run: {comparison.metric} {share_text(hard.value)}."
-            return _none_better(comparison, best, hard)
+    best = done[0]
+    better = [r for r in done if hard is not None and r is not hard and _beats(comparison, r, hard)]
+    if hard is not None and not better:
+        if len(done) == 1:
+            return f"Only the hard prompt was run: {comparison.metric} {share_text(hard.value)}."
+        return _none_better(comparison, best, hard)
     tied = [r for r in done if r is best or not comparison.pair(r.name, best.name).significant]
     if better:
         tied = [r for r in tied if r in better] or better

@@ -88,13 +88,13 @@ class Library:
         """
         name, wanted = split_reference(reference)
         home = self.root / name
-        meant = wanted if isinstance(wanted, int) or wanted == NEWEST else aliases(home).get(wanted)
+        named = {} if isinstance(wanted, int) or wanted == NEWEST else aliases(home)
         numbers = versions(home)  # after its aliases, which may mean a version that has only just come
         if not numbers:
             raise self._no_such_name(name)
         if wanted == NEWEST:
             return name, numbers[-1]
-        number = meant if isinstance(meant, int) else None
+        number = wanted if isinstance(wanted, int) else named.get(wanted)
         if number is None or number not in numbers:
             raise _no_such_version(reference, numbers, home)
         return name, number

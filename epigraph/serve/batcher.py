@@ -9,9 +9,9 @@ request; the others are computed again without it.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,8 +34,8 @@ from epigraph.serve.work import BatcherSettings, Generation, Job, Listener, Load
 
 log = logging.getLogger(__name__)
 Work = list[Choice] | Labelling
-Chosen = tuple[int, Described | None] | EpigraphError
-Answered = tuple[LabelRow, Tensor | EpigraphError]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Batcher:
@@ -291,15 +291,9 @@ class Batcher:
 
     def _compute(self, planned: Sequence[Planned]) -> list[Tensor | EpigraphError]:
         """The states of every part, or why there are none: together, or each alone where that fails."""
-        try:
-            found: list[Tensor | EpigraphError] = list(self.decoder.step([part for _, part in planned]))
-        except Exception as error:
-            if len(planned) > 1:
-                log.warning("a step failed (%s); its parts are computed alone", type(error).__name__)
-                return [states for each in planned for states in self._compute([each])]
-            return [_failed(error)]
-        together = torch.cat([states for states in found if isinstance(states, Tensor)])
-        if bool(torch.isfinite(together).all()):
+        found = together_or_alone(lambda some: list(self.decoder.step([part for _, part in some])), planned)
+        computed = [states for states in found if isinstance(states, Tensor)]
+        if computed and bool(torch.isfinite(torch.cat(computed)).all()):
             return found
         return [
             states
@@ -317,7 +311,11 @@ class Batcher:
         self.schedule.leave(reader)
 
     def _label(self, rows: Sequence[LabelRow]) -> None:
-        for row, found in self._answers(rows) if rows else ():
+        def answer(some: Sequence[LabelRow]) -> list[Tensor | EpigraphError]:
+            found = dict(answers_of(self.engine.trunk, some))
+            return [found[row] for row in some]
+
+        for row, found in zip(rows, together_or_alone(answer, rows), strict=True):
             self.schedule.leave(row)
             if isinstance(found, EpigraphError):
                 row.labelling.end("error", found)
@@ -330,15 +328,6 @@ class Batcher:
             except Exception as error:
                 row.labelling.end("error", _failed(error))
 
-    def _answers(self, rows: Sequence[LabelRow]) -> list[Answered]:
-        """What was read of every row: together, or of each alone where that fails."""
-        try:
-            return list(answers_of(self.engine.trunk, rows))
-        except Exception as error:
-            if len(rows) > 1:
-                return [found for row in rows for found in self._answers([row])]
-            return [(rows[0], _failed(error))]
-
     def _generate(self, read: Sequence[tuple[Choice, Tensor]]) -> None:
         """Choose a token for every sequence that is read to its end, and for those that begin with it."""
         ready = []
@@ -350,14 +339,12 @@ class Batcher:
                 self.schedule.leave(choice)
                 continue
             ready += [(each, state) for each in (choice, *self._fork(choice))]
-        if not ready:
-            return
-        for (choice, _), chosen in zip(ready, self._chosen(ready), strict=True):
+        for (choice, _), chosen in zip(ready, together_or_alone(self._choose, ready), strict=True):
             self._take(choice, chosen)
             if choice.over:
                 self.schedule.leave(choice)
 
-    def _take(self, choice: Choice, chosen: Chosen) -> None:
+    def _take(self, choice: Choice, chosen: tuple[int, Described | None] | EpigraphError) -> None:
         if isinstance(chosen, EpigraphError):
             choice.end("error", error=chosen)
             return
@@ -367,16 +354,8 @@ class Batcher:
         except Exception as error:
             choice.end("error", error=_failed(error))
 
-    def _chosen(self, ready: Sequence[tuple[Choice, Tensor]]) -> list[Chosen]:
-        """The next token of every choice, and what is told of it: together, or of each alone where that fails."""
-        try:
-            return self._choose(ready)
-        except Exception as error:
-            if len(ready) > 1:
-                return [chosen for one in ready for chosen in self._chosen([one])]
-            return [_failed(error)]
-
-    def _choose(self, ready: Sequence[tuple[Choice, Tensor]]) -> list[Chosen]:
+    def _choose(self, ready: Sequence[tuple[Choice, Tensor]]) -> list[tuple[int, Described | None]]:
+        """The next token of every choice, and what is told of it."""
         logits = self.engine.trunk.logits(torch.stack([state for _, state in ready]))
         tokens = choose(logits, [choice.sampler for choice, _ in ready])
         told = [n for n, (choice, _) in enumerate(ready) if choice.alternatives is not None]
@@ -406,6 +385,17 @@ class Batcher:
     def _kept(self, beginning: Beginning) -> Cache[Any]:
         """Where states of such a beginning are kept."""
         return self.prompts.cache if beginning.is_prompt else self.texts
+
+
+def together_or_alone(compute: Callable[[Sequence[T]], Sequence[R]], parts: Sequence[T]) -> list[R | EpigraphError]:
+    """What is computed of every part: of all together or, where that fails, of each alone, so that a fault is one part's."""
+    try:
+        return [*compute(parts)] if parts else []
+    except Exception as error:
+        if len(parts) == 1:
+            return [_failed(error)]
+        log.warning("a step failed (%s); its parts are computed alone", type(error).__name__)
+        return [found for part in parts for found in together_or_alone(compute, [part])]
 
 
 def _failed(error: Exception) -> EpigraphError:

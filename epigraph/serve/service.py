@@ -12,7 +12,7 @@ from uuid import uuid4
 from anyio import CapacityLimiter, to_thread
 
 from epigraph.base import Base
-from epigraph.errors import NotFound
+from epigraph.errors import Corrupt, NotFound
 from epigraph.library import Library
 from epigraph.serve.answers import Answers, Delta, prompt_tokens
 from epigraph.serve.auto import Signpost, Taken
@@ -170,11 +170,11 @@ class Service:
         """
         try:
             held = await to_thread.run_sync(self.shelf.held, reference)
-            if held is not None:
+            if isinstance(held, Served):
                 return held
-            coming = await to_thread.run_sync(self.shelf.coming, reference)
-            if coming is not None:  # without a thread of the loads', which others need
-                return await asyncio.shield(asyncio.wrap_future(coming))
+            if held is not None:  # waited for without a thread of the loads', which others need
+                with suppress(NotFound, Corrupt):  # perhaps of a version that was replaced meanwhile
+                    return await asyncio.shield(asyncio.wrap_future(held))
             return await to_thread.run_sync(self.shelf.get, reference, limiter=self._loads)
         except NotFound as error:
             raise unknown_model(reference) from error

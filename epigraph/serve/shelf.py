@@ -94,17 +94,11 @@ class Shelf:
                 mine = self._loading[spot] = Future()
         return waiting.result() if waiting is not None else self._load(spot, mine)
 
-    def coming(self, reference: str) -> "Future[Served] | None":
-        """The prompt where somebody else is loading it already. NotFound if there is none."""
+    def held(self, reference: str) -> "Served | Future[Served] | None":
+        """The same where it is there, what will give it where somebody loads it already, else None. NotFound if there is none."""
         spot = self.look_up(reference)
         with self._lock:
-            return self._loading.get(spot)
-
-    def held(self, reference: str) -> Served | None:
-        """The same where it need not be loaded, else None. NotFound if there is none."""
-        spot = self.look_up(reference)
-        with self._lock:
-            return self._taken(spot)
+            return self._taken(spot) or self._loading.get(spot)
 
     def _taken(self, spot: Spot) -> Served | None:
         found = self._held.get(spot)

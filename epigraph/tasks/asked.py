@@ -38,10 +38,11 @@ def as_asked(table: Table, asked: tuple[str, ...] | None, given: Mapping[str, st
     if target is not None:
         return Choice(fields, target, "classification" if target_key == "label" else None, "as the task file says")
     if find_references(table, given) and kind == "generation":
-        return Choice(fields, _free_target(table, fields, kind, must=False), "generation", "as the task file says")
-    if (labels := named(LABEL, fields)) and _free_target(table, fields, kind, must=False) is None:
-        raise _holds_answer(labels[0])
-    target = _free_target(table, fields, kind, must=True)
+        return Choice(fields, _free_target(table, fields, kind), "generation", "as the task file says")
+    target = _free_target(table, fields, kind)
+    if target is None:
+        labels = named(LABEL, fields)
+        raise _holds_answer(labels[0]) if labels else not_found(table, list(fields), [])
     by_label = target in find_all(LABEL, table.columns) and plain(target or "") not in OUTPUT
     return Choice(fields, target, "classification" if by_label else None, "the fields of the template")
 
@@ -114,8 +115,8 @@ def _holds_answer(name: str) -> TaskError:
     return TaskError(f"the template holds {{{name}}}, which is the answer to be learned.", "Leave it out of the template.")
 
 
-def _free_target(table: Table, fields: tuple[str, ...], kind: Kind | None, *, must: bool) -> str | None:
-    """The target among the columns that are no field: by name, else the only one that looks like labels."""
+def _free_target(table: Table, fields: tuple[str, ...], kind: Kind | None) -> str | None:
+    """The target among the columns that are no field: by name, else the only one that looks like labels, else none."""
     rest = tuple(column for column in table.columns if column not in fields and not IGNORED.match(plain(column)))
     labels, outputs = named(LABEL, rest), named(OUTPUT, rest)
     found = (outputs or labels) if kind == "generation" else (labels or outputs)
@@ -125,6 +126,4 @@ def _free_target(table: Table, fields: tuple[str, ...], kind: Kind | None, *, mu
         raise ambiguous(table, [f"{' + '.join(fields)} → {name}" for name in found])
     if len(rest) == 1 and (kind is not None or looks_like_labels(table.values(rest[0]))):
         return rest[0]
-    if must:
-        raise not_found(table, list(fields), [])
     return None

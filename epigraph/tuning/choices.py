@@ -8,6 +8,7 @@ from epigraph.config import TuneConfig
 from epigraph.errors import ConfigError, TaskError, Unsupported
 from epigraph.prompts import KINDS, Embedded, SoftPrompt
 from epigraph.tasks.task import Task, default_template
+from epigraph.tuning.data import FEW_ROWS
 from epigraph.tuning.loop import Settings
 
 DEFAULT_KIND, PLAIN_KIND = "kv", "token"
@@ -16,7 +17,7 @@ FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "generation": 16}
 EXAMPLES, EXAMPLES_LENGTH = "examples", KINDS["context"].default_length or 128  # few rows fit into less
 MOST_VALIDATIONS = 16
-FEW_ROWS, FEW_BATCH, BATCH = 200, 16, 32
+FEW_BATCH, BATCH = 16, 32
 MANY_LABELS, MANY_LABELS_LENGTH = 20, 32
 SHORT_ROW = 400  # bytes, about a hundred tokens: a second reading of longer rows costs more than most tasks gain
 SEEN_POWER = 0.5  # how the examples seen grow with the labels, in units of two of them

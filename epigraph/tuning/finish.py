@@ -178,12 +178,14 @@ def _search_reasons(made: Made) -> dict[str, str]:
         found |= tried(search, made.trained.kept) | {"winner": why(search, made.trained.kept, metric)}
     if made.chosen.left_out:
         found["left_out"] = _left_out(made.chosen.left_out)
+    learned_again = made.loop in made.trained.again
     if made.parts.folds:
+        then = "then learned from all rows" if learned_again else "is that of the first fold"
         found["validation"] = (
-            f"cross-validation of {len(made.parts.all)} rows in {len(made.parts.folds)} folds chose the settings; the prompt then "
-            "learned from all rows. Its interval is over these rows only, and a little too narrow, since folds share rows"
+            f"cross-validation of {len(made.parts.all)} rows in {len(made.parts.folds)} folds chose the settings; the prompt "
+            f"{then}. Its interval is over these rows only, and a little too narrow, since folds share rows"
         )
-    elif made.loop in made.trained.again:
+    elif learned_again:
         found["validation"] = (
             f"{len(made.parts.validation)} rows chose settings and epochs; the prompt then learned from all {len(made.parts.all)}"
         )

@@ -83,9 +83,8 @@ def tune(
     first = _start(engine, choices, parts, around)
     solver = PromptedBase(engine, choices.task, first.fold(), output_tokens=output_tokens)
     shortened = shortened_note(solver, parts.each, strict=config.strict)
-    zero_shots_that_fit(
-        engine, Wordings(written=task, tuned=choices.task), output_tokens
-    )  # what it is judged against at the end
+    tasks = Wordings(written=task, tuned=choices.task)
+    zero_shots_that_fit(engine, tasks, output_tokens)  # what it is judged against at the end is there
     run = _run(engine, config, choices, around, name)  # nothing is written before all that can be checked is
     if run is not None:
         around.started(run)

@@ -10,7 +10,6 @@ the loss decides, and at equal loss the soft one stays. In a cross-validation ea
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -36,7 +35,6 @@ from epigraph.tuning.search import CrossValidated
 SHOTS = (2, 4, 8, 16)
 LEAST = 1e-12
 Build = Callable[[Sequence[Row]], PromptedBase]
-ZeroShot = Callable[[Engine, Task, int], PromptedBase]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,33 +151,34 @@ def _best(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPrompt,
 def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int) -> list[HardPrompt]:
     """Every hard prompt that may be kept instead."""
     task = tasks.written
-    fitting = zero_shots_that_fit(engine, tasks, output_tokens)
-    found = [_hard(name, build, parts, holds_texts=False) for name, build in fitting.items()]
+    found = []
+    for name, written in zero_shots_that_fit(engine, tasks, output_tokens).items():
+        method = _kept(written, parts)
+        found.append(HardPrompt(name=name, method=method, judged=method, holds_texts=False))
     if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
         return found
     for shots in SHOTS:
         if shots < len(parts.train):
             shown = _shown(engine, task, shots, output_tokens, seed)
             try:
-                found.append(_hard(f"{shots}-shot", shown, parts, holds_texts=True))
+                found.append(_with_examples(f"{shots}-shot", shown, parts))
             except EpigraphError:  # so many examples do not fit beside a row
                 break
     return found
 
 
-def zero_shots_that_fit(engine: Engine, tasks: Wordings, output_tokens: int) -> dict[str, Build]:
+def zero_shots_that_fit(engine: Engine, tasks: Wordings, output_tokens: int) -> dict[str, PromptedBase]:
     """The hard prompts without examples that leave room for a row. ConfigError where none does."""
-    found: dict[str, Build] = {}
+    found: dict[str, PromptedBase] = {}
     failure: EpigraphError | None = None
     for own, said in worded(tasks.written).items():
+        both = tasks.saying(said.instruction)
         for name, build in zero_shots(engine, said).items():
-            alone = partial(_alone, build, engine, tasks.saying(said.instruction), output_tokens)
+            task = both.tuned if build is instruction_in_place else both.written
             try:
-                alone(())
+                found[name + own] = build(engine, task, output_tokens)
             except EpigraphError as error:
                 failure = error
-                continue
-            found[name + own] = alone
     if not found:
         base, tokens = engine.base, len(engine.base.tokenize(tasks.written.instruction))
         raise ConfigError(
@@ -187,10 +186,6 @@ def zero_shots_that_fit(engine: Engine, tasks: Wordings, output_tokens: int) -> 
             "Shorten the instruction, or the words of the labels.",
         ) from failure
     return found
-
-
-def _alone(build: ZeroShot, engine: Engine, tasks: Wordings, output_tokens: int, _rows: Sequence[Row]) -> PromptedBase:
-    return build(engine, tasks.tuned if build is instruction_in_place else tasks.written, output_tokens)
 
 
 def _shown(engine: Engine, task: Task, shots: int, output_tokens: int, seed: int) -> Build:
@@ -203,14 +198,18 @@ def _shown(engine: Engine, task: Task, shots: int, output_tokens: int, seed: int
     return build
 
 
-def _hard(name: str, build: Build, parts: Parts, *, holds_texts: bool) -> HardPrompt:
-    method = with_best_threshold(storable(build(parts.train)), parts.validation)
+def _kept(hard: PromptedBase, parts: Parts) -> PromptedBase:
+    return with_best_threshold(storable(hard), parts.validation)
+
+
+def _with_examples(name: str, build: Build, parts: Parts) -> HardPrompt:
+    method = _kept(build(parts.train), parts)
     judged: Scorable = method
-    if parts.folds and holds_texts:
+    if parts.folds:
         held = [set(fold) for fold in parts.folds]
         others = [[row for place, row in enumerate(parts.all) if place not in fold] for fold in held]
         judged = CrossValidated([storable(build(rows)) for rows in others], parts.all, parts.folds)
-    return HardPrompt(name=name, method=method, judged=judged, holds_texts=holds_texts)
+    return HardPrompt(name=name, method=method, judged=judged, holds_texts=True)
 
 
 def storable(hard: PromptedBase) -> PromptedBase:

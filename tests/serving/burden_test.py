@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -188,3 +188,12 @@ def test_a_version_taken_away_while_it_is_read_gives_way_to_the_one_that_replace
     service.library.get = lambda reference: (_ for _ in ()).throw(NotFound(f"{reference} is gone."))  # type: ignore[method-assign]
     with pytest.raises(NotFound):
         service.shelf.get("writer")
+
+
+def test_who_waited_for_a_version_that_was_taken_away_gets_the_one_that_replaced_it(house: House) -> None:
+    """Whoever loaded it looked again, whoever waited for that load was told that the prompt is damaged."""
+    service, _ = house.service()
+    gone: Future[Any] = Future()
+    gone.set_exception(Corrupt("half of it was gone."))
+    service.shelf.held = lambda _reference: gone  # type: ignore[method-assign]
+    assert asyncio.run(service.load("routing")).reference == "routing@1"

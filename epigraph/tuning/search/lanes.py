@@ -101,10 +101,8 @@ class Lanes:
             prompt.prepare(queries.cpu(), neutral.cpu())
         objective = make_objective(solver, self.parts.all, self.parts.all[:1])
         epochs = contender.best_epoch
-        to_its_end = epochs == contender.schedule
-        settings = replace(trial.loop, rate=calm * trial.loop.rate)
-        if to_its_end:
-            settings = replace(settings, epochs=epochs)  # else at the rate it had then
+        schedule = epochs if epochs == contender.schedule else trial.loop.epochs  # cut short: at the rate it had then
+        settings = replace(trial.loop, rate=calm * trial.loop.rate, epochs=schedule)
         loop = Loop(prompt.to(self.engine.base.device), objective, settings, listener, blind=True)
         loop.pause_after(epochs)
         return loop

@@ -15,13 +15,13 @@ from itertools import product
 from epigraph.config import TuneConfig
 from epigraph.prompts import KINDS
 from epigraph.tuning.choices import EXAMPLES, Choices
+from epigraph.tuning.data import CROSS_ROWS, FEW_ROWS
 from epigraph.tuning.search.trial import Trial
 from epigraph.tuning.start.values import PROMPT
 
 RATES, LENGTHS = (1.0, 0.4, 1.6, 0.16), (1, 4)  # in units of the defaults
 STARTS = ("text", "labels")
 EPOCHS = (1.0, 0.5)  # where folds cannot choose when to stop
-FEW_ROWS, FEWEST_ROWS = 200, 32
 OTHERS = (("token", ""), ("kv", "first"), ("token", "first"), ("kv", "both"))  # kind and place
 MOST_TRIALS = 32
 
@@ -33,7 +33,7 @@ def default_trials(choices: Choices, rows: int, *, plain: bool) -> tuple[int, st
     if choices.task.writes:
         return 2, "2: outputs take long to learn"
     if rows <= FEW_ROWS:
-        some = 8 if rows <= FEWEST_ROWS else 16
+        some = 8 if rows <= CROSS_ROWS else 16
         return some, f"{some}: with {rows} rows a trial takes seconds, and settings matter most"
     return 4, f"4: with {rows} rows they cost about as much as the tuning itself"
 
@@ -45,7 +45,7 @@ def near_trials(config: TuneConfig, choices: Choices, rows: int) -> list[Trial]:
     free_length = config.length is None and own.default_length is None and not _settles_length(choices.start)
     lengths = LENGTHS if free_length else (1,)
     starts = STARTS if rows <= FEW_ROWS and _free_start(config, choices) else (choices.start,)
-    epochs = EPOCHS if config.epochs is None and rows <= FEWEST_ROWS else (1.0,)
+    epochs = EPOCHS if config.epochs is None and rows <= CROSS_ROWS else (1.0,)
     sizes = [range(len(values)) for values in (epochs, starts, lengths, rates)]
     ranks = sorted(product(*sizes), key=lambda at: (sum(at), at))
     return [
