@@ -287,7 +287,8 @@ def test_predict_answers_texts_and_files_in_order(cli: Any, shelf: Path, library
     assert [line["fields"]["text"] for line in filed.lines] == [f"text {i} of {LABELS[i % 3]}" for i in range(12)]
     label, probability, text = cli("predict", "routing", "one").out.strip().split("\t")
     assert (label, text) == (answer.lines[0]["label"], "one")
-    assert float(probability) == pytest.approx(answer.lines[0]["probabilities"][label], abs=1e-3)
+    alone = pytest.approx(answer.lines[0]["probabilities"][label], abs=5e-3)  # bf16, where the machine is faster with it
+    assert float(probability) == alone
 
 
 def test_answers_of_a_file_say_their_line_though_rows_are_skipped(cli: Any, library: Path, tmp_path: Path) -> None:
