@@ -1,8 +1,9 @@
 """What a comparison found: for every method its mean score with an interval, its costs, its curve; and all pairs tested.
 
 interval     95%, rows and seeds resampled together; of one seed over the rows only
-pair         difference on the same rows; p = the larger of paired bootstrap and McNemar (where answers are right or
-             wrong), corrected over all pairs by Holm
+pair         difference on the rows that both answered; p = the larger of paired bootstrap and McNemar (where answers are right
+             or wrong), corrected over all pairs by Holm
+order        by how many others are better on the rows that both answered, then by the mean score
 """
 
 import statistics
@@ -16,7 +17,7 @@ import numpy as np
 
 from epigraph.base import Base
 from epigraph.compare.asked import CompareConfig
-from epigraph.compare.cells import DONE, Cell
+from epigraph.compare.cells import DONE, UNSUPPORTED, Cell
 from epigraph.compare.material import Material
 from epigraph.compare.method import Method
 from epigraph.compare.spent import SPENT
@@ -149,8 +150,29 @@ class Comparison:
 
     @cached_property
     def done(self) -> list[Result]:
-        """Those with scores, best first."""
-        return sorted((r for r in self.results if r.done), key=lambda r: -upward(self.metric, r.value))
+        """Those with scores, best first: a method that answered some of the rows stands where it does on these."""
+        found = [r for r in self.results if r.done]
+        better = {r.name: sum(self.gain(r, other) > 0 for other in found if other is not r) for r in found}
+        return sorted(found, key=lambda r: (better[r.name], -upward(self.metric, r.value)))
+
+    def gain(self, first: Result, second: Result) -> float:
+        """How much better the second is on the rows that both answered."""
+        rows = shared_rows(first, second)
+        return upward(self.metric, self._value_on(second, rows) - self._value_on(first, rows))
+
+    def _value_on(self, one: Result, rows: int) -> float:
+        """The mean of its cells on the first test rows."""
+        key = (one.name, rows)
+        if key not in self._kept_values:
+            every = np.arange(rows)[None]
+            self._kept_values[key] = statistics.fmean(
+                float(self._metric(self.metric, cell, rows)(every)[0]) for cell in one.cells
+            )
+        return self._kept_values[key]
+
+    @cached_property
+    def _kept_values(self) -> dict[tuple[str, int], float]:
+        return {}
 
     @property
     def sets(self) -> bool:
@@ -199,7 +221,9 @@ class Comparison:
     def _result(self, method: Method) -> Result:
         every = self._cells(method, self.every)
         done = [cell for cell in every if cell.done]
-        first = done[0] if done else every[0] if every else Cell(method=method.name, rows=0, seed=0)
+        never = Cell(method=method.name, rows=self.every, seed=0, status=UNSUPPORTED, reason="no cell of it was run")
+        every = every or [never]
+        first = done[0] if done else every[0]
         failed = next((cell for cell in every if not cell.done), None)
         return Result(
             method=method,
@@ -236,7 +260,7 @@ class Comparison:
 
     def _draws(self, done: Sequence[Cell], metric: str, rows: int | None = None, resamples: int = 4000) -> Draws | None:
         """Resamples of the first ``rows`` test rows; None for metrics that need more than the answers."""
-        rows = rows or len(done[0].predicted)
+        rows = rows or min(len(cell.predicted) for cell in done)
         try:
             metrics = [self._metric(metric, cell, rows) for cell in done]
         except Unsupported:
@@ -278,7 +302,7 @@ class Comparison:
     # ---- pairs -------------------------------------------------------------------------------------------------------
 
     def _pair(self, a: Result, b: Result) -> tuple[str, str, Difference, float | None, int]:
-        rows = min(len(cell.predicted) for cell in (*a.cells, *b.cells))
+        rows = shared_rows(a, b)
         draws = [self._paired_draws(one, rows) for one in (a, b)]
         p = mcnemar_seeds(self._right(a, rows), self._right(b, rows)) if self.metric in SHARES else None
         least, most = bounds(self.metric, len(self.material.task.labels))
@@ -302,6 +326,11 @@ class Comparison:
         if self.metric == "accuracy":
             return np.stack([right(truth_of(test), cell.predicted[:rows]) for cell in one.cells])
         return np.stack([matches(cell.predicted[:rows], references_of(test)) for cell in one.cells])
+
+
+def shared_rows(*methods: Result) -> int:
+    """How many test rows all of these answered: the first ones of the test set."""
+    return min(len(cell.predicted) for result in methods for cell in result.cells)
 
 
 def _means(given: Sequence[Mapping[str, float]]) -> dict[str, float]:

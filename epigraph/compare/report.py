@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from epigraph.compare.amounts import IN_RANKS, gain_bounds, gain_text
-from epigraph.compare.comparison import Comparison, Result
+from epigraph.compare.comparison import Comparison, Result, shared_rows
 from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_methods
 from epigraph.compare.measuring import TASKS_HELD
 from epigraph.compare.pace import duration
@@ -75,7 +75,7 @@ def _notes(comparison: Comparison) -> list[Part]:
 
 def _table(comparison: Comparison) -> list[Part]:
     order = [*comparison.done, *(r for r in comparison.results if not r.done)]
-    rows = [_row(result) for result in order]
+    rows = [_row(result, len(comparison.material.test)) for result in order]
     majority = next((r.scores["majority"] for r in comparison.done if "majority" in r.scores), None)
     if majority is not None and comparison.metric in FLOORS:
         rows.append([FLOORS[comparison.metric], share_text(majority), *[NONE] * 6])
@@ -98,13 +98,14 @@ def _table(comparison: Comparison) -> list[Part]:
     return [*parts, Text(text=f"Intervals: {interval}.", note=True)] if interval else parts
 
 
-def _row(result: Result) -> list[str]:
+def _row(result: Result, tests: int) -> list[str]:
     if not result.done:
         return [result.method.title, result.status, *[NONE] * 6]
     score, cost = result.scores[result.metric], result.cost
+    answered = shared_rows(result)
     return [
         result.method.title,
-        interval_text(score["value"], score["low"], score["high"]),
+        interval_text(score["value"], score["low"], score["high"]) + (f", {answered} rows" if answered < tests else ""),
         seconds_text(float(cost["seconds"])),
         seconds_text(float(cost["search_seconds"])) if result.method.trained else NONE,
         count_text(float(cost["trained_parameters"])) if cost["trained_parameters"] else "0",
