@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -41,6 +42,7 @@ from epigraph.report import to_html, to_markdown
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
 from epigraph.tasks.template import Template
+from epigraph.tuning import finish
 
 FAST = CompareConfig(seeds=2, curve="8", trials=2, epochs=2)
 
@@ -203,6 +205,53 @@ def test_one_seed_is_noted(base: Base, task: Task, tmp_path: Path) -> None:
     found = compare(base, task, CompareConfig(methods="probe", seeds=1, curve="none"), folder=tmp_path)
     assert any("one seed" in warning for warning in found.warnings)
     assert "training variance is not in it" in found.results[0].scores["interval"]
+    assert found.results[0].scores["training_variance"] is False
+
+
+def test_pairs_say_whether_training_variance_is_in_them() -> None:
+    """Differences of one seed were called significant as if another seed could not have given another answer."""
+    task = make_task(rows(40, 0), rows(60, 1))
+    half, most = (answers_of(task, [n % k > 0 for n in range(60)]) for k in (2, 6))
+    one = planted(task, {"hard-prompt": [half], "kv": [most], "optimised": [half]})
+    assert [pair["training_variance"] for pair in comparison_json(one)["pairs"]] == [False] * 3
+    page = to_markdown(make_page(one))
+    for said in (" ".join(verdict(one)), page):
+        assert "Training variance is not in the intervals and tests of methods with one seed" in said
+        assert ", over the test rows only)" in said
+    assert "training variance is in neither interval nor p" in page
+    assert "no seed changes this method" in page
+    two = planted(task, {"hard-prompt": [half], "kv": [most, half]}, seeds=2)
+    assert [pair.training_variance for pair in two.pairs] == [True]
+    assert "over the test rows only" not in " ".join(verdict(two))
+
+
+def test_what_a_method_is_scored_with_is_not_its_peak_memory(
+    base: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A soft prompt's verdict against the hard prompt, made after it was tuned, counted as memory that tuning takes."""
+    ballast: list[np.ndarray] = []
+    decide = finish.decide
+
+    def wasteful(*given: Any, **more: Any) -> Any:
+        ballast.append(np.ones(1 << 26))  # 512 MB
+        return decide(*given, **more)
+
+    monkeypatch.setattr(finish, "decide", wasteful)
+    config = CompareConfig(methods="kv", seeds=1, trials=1, epochs=1, curve="none")
+    (cell,) = compare(base, task, config, folder=tmp_path).cells
+    assert ballast
+    assert 0 < cell.cost["peak_memory_bytes"] < 1 << 28
+
+
+def test_remarks_are_made_once(base: Base, task: Task, tmp_path: Path) -> None:
+    """A resumed comparison repeated what it had said of the rows."""
+    said: list[str] = []
+    twice = replace(task, test=Split(rows=task.train.rows[:8]))
+    config = CompareConfig(methods="hard-prompt", seeds=1, curve="none")
+    for _ in range(2):
+        found = compare(base, twice, config, folder=tmp_path, note=said.append)
+    assert sum("stand among the training rows" in line for line in said) == 1
+    assert any("stand among the training rows" in warning for warning in found.warnings)
 
 
 def test_a_hard_prompt_that_a_method_beats_is_not_taken(done: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:

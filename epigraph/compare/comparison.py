@@ -8,7 +8,7 @@ order        by how many others are better on the rows that both answered, then 
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -49,7 +49,8 @@ CURVE_RESAMPLES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two methods on the same rows: second − first."""
+    """Two methods on the same rows: second − first. ``training_variance``: whether the interval and p hold how much a training
+    varies by chance, which takes two seeds of every method that a seed changes."""
 
     first: str
     second: str
@@ -57,6 +58,7 @@ class Pair:
     mcnemar: float | None
     p: float
     rows: int
+    training_variance: bool
 
     @property
     def significant(self) -> bool:
@@ -69,7 +71,8 @@ class Pair:
         said = asdict(self.difference)
         p_bootstrap = said.pop("p")
         tests = {"p_bootstrap": p_bootstrap, "p_mcnemar": self.mcnemar, "p_holm": self.p, "significant": self.significant}
-        return {"first": self.first, "second": self.second, "difference": said, **tests, "rows": self.rows}
+        of = {"rows": self.rows, "training_variance": self.training_variance}
+        return {"first": self.first, "second": self.second, "difference": said, **tests, **of}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,11 @@ class Result:
     def done(self) -> bool:
         """Whether it has scores on all rows."""
         return self.status == DONE
+
+    @property
+    def training_variance(self) -> bool:
+        """Whether its interval holds how much a training varies by chance, or there is no such thing."""
+        return not self.method.seeded or len(self.cells) > 1
 
     @property
     def value(self) -> float:
@@ -188,11 +196,8 @@ class Comparison:
     def pairs(self) -> list[Pair]:
         """Every pair of methods that have scores, tested."""
         raw = [self._pair(a, b) for a, b in combinations(self.done, 2)]
-        adjusted = holm([max(d.p, m if m is not None else 0.0) for _, _, d, m, _ in raw])
-        return [
-            Pair(first=a, second=b, difference=d, mcnemar=m, p=p, rows=n)
-            for (a, b, d, m, n), p in zip(raw, adjusted, strict=True)
-        ]
+        adjusted = holm([max(pair.difference.p, pair.mcnemar or 0.0) for pair in raw])
+        return [replace(pair, p=p) for pair, p in zip(raw, adjusted, strict=True)]
 
     def pair(self, first: str, second: str) -> Pair:
         """second − first."""
@@ -202,7 +207,7 @@ class Comparison:
             if (pair.second, pair.first) == (first, second):
                 d = pair.difference
                 turned = Difference(-d.value, -d.high, -d.low, d.p)
-                return Pair(first=first, second=second, difference=turned, mcnemar=pair.mcnemar, p=pair.p, rows=pair.rows)
+                return replace(pair, first=first, second=second, difference=turned)
         raise KeyError(f"{first} and {second} were not compared")
 
     @property
@@ -244,7 +249,8 @@ class Comparison:
         own, asked = dict(done[0].scores), self.config.seeds
         if len(done) == 1:
             several = FIRST_SEED.format(asked) if method.seeded else NO_SEED
-            return own | {"interval": several if asked > 1 else ONE_SEED}
+            said = several if asked > 1 or not method.seeded else ONE_SEED
+            return own | {"interval": said, "training_variance": not method.seeded}
         found = {}
         for name, value in own.items():
             if not isinstance(value, Mapping):
@@ -252,7 +258,7 @@ class Comparison:
             elif (draws := self._draws(done, name)) is not None:
                 found[name] = asdict(self._interval(draws, name))
         seeds = str(asked) if len(done) == asked else f"{len(done)} of {asked}"
-        return found | {"interval": SEEDS.format(seeds), "seeds": len(done)}
+        return found | {"interval": SEEDS.format(seeds), "seeds": len(done), "training_variance": True}
 
     def _interval(self, draws: Draws, metric: str) -> Interval:
         least, most = bounds(metric, len(self.material.task.labels))
@@ -276,12 +282,13 @@ class Comparison:
         return row_metric(name, truth_of(test), cell.predicted[:rows], references_of(test), list(task.labels))
 
     def _cost(self, done: Sequence[Cell]) -> dict[str, Any]:
-        """Means of numbers over the seeds; what keeping many tasks takes."""
+        """Means of numbers over the seeds, of memory the highest; what keeping many tasks takes."""
         if not done:
             return {}
         found = dict(done[0].cost)
-        for name in (*SPENT, *(f"search_{name}" for name in SPENT), "peak_memory_bytes"):
+        for name in (*SPENT, *(f"search_{name}" for name in SPENT)):
             found[name] = round(statistics.fmean(cell.cost[name] for cell in done), 2)
+        found["peak_memory_bytes"] = max(cell.cost["peak_memory_bytes"] for cell in done)
         shared = 0 if found["own_base"] else self.base_bytes
         found["bytes_of_tasks"] = {str(k): shared + k * found["kept_bytes"] for k in (1, 10, 100, 1000)}
         return found
@@ -301,12 +308,23 @@ class Comparison:
 
     # ---- pairs -------------------------------------------------------------------------------------------------------
 
-    def _pair(self, a: Result, b: Result) -> tuple[str, str, Difference, float | None, int]:
+    def _pair(self, a: Result, b: Result) -> Pair:
+        """Tested, and not corrected yet."""
         rows = shared_rows(a, b)
         draws = [self._paired_draws(one, rows) for one in (a, b)]
         p = mcnemar_seeds(self._right(a, rows), self._right(b, rows)) if self.metric in SHARES else None
         least, most = bounds(self.metric, len(self.material.task.labels))
-        return a.name, b.name, seeded_difference(*draws, span=most - least), p, rows
+        difference = seeded_difference(*draws, span=most - least)
+        both = a.training_variance and b.training_variance
+        return Pair(
+            first=a.name,
+            second=b.name,
+            difference=difference,
+            mcnemar=p,
+            p=difference.p,
+            rows=rows,
+            training_variance=both,
+        )
 
     def _paired_draws(self, one: Result, rows: int) -> Draws:
         key = (one.name, rows)

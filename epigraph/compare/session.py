@@ -115,7 +115,7 @@ class Session:
 
     def run(self, methods: Sequence[Method]) -> Comparison:
         """Every cell, those that are done read from the folder."""
-        for warning in self.material.warnings:
+        for warning in () if self.folder.begun else self.material.warnings:  # said when it was begun, and in the report
             self.note(f"note: {warning}")
         started, plan = time.perf_counter(), self.plan(methods)
         with _long_lived():

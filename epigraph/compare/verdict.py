@@ -36,6 +36,7 @@ def verdict(comparison: Comparison) -> list[str]:
             f"{count} pairs of methods were tested on the same rows; differences called significant are so at 5% after "
             "Holm's correction for all of them."
         )
+    found += _one_seed(comparison)
     if _several_in_a_family(done):
         found.append(
             "Where several methods are of one kind (hard prompts, few-shot, soft prompts), the one named is the best of them by "
@@ -110,6 +111,17 @@ def _more(metric: str) -> str:
     return "nearer" if metric in LOWER_IS_BETTER else "more"
 
 
+def _one_seed(comparison: Comparison) -> list[str]:
+    """What no interval says where methods that a seed changes have one seed."""
+    alone = [r.method.title for r in comparison.done if not r.training_variance]
+    if not alone:
+        return []
+    return [
+        f"Training variance is not in the intervals and tests of methods with one seed ({', '.join(alone)}): another seed may differ "
+        "by more than they say. Ask for --seeds 3."
+    ]
+
+
 def _several_in_a_family(done: Sequence[Result]) -> bool:
     families = [r.method.family for r in done if r.method.family != "weights"]
     return len(families) > len(set(families))
@@ -117,7 +129,8 @@ def _several_in_a_family(done: Sequence[Result]) -> bool:
 
 def _significance(metric: str, pair: Pair) -> str:
     low, high = gain_bounds(metric, pair.difference.low, pair.difference.high)
-    return f"{'significant' if pair.significant else 'not significant'} (95%: {low} to {high})"
+    only = "" if pair.training_variance else ", over the test rows only"
+    return f"{'significant' if pair.significant else 'not significant'} (95%: {low} to {high}{only})"
 
 
 def _cheaper(soft: Result, other: Result) -> str:
