@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,10 @@ from epigraph.compare.verdict import verdict
 from epigraph.engine import Engine
 from epigraph.engine.plain import stock_attention
 from epigraph.errors import ConfigError, Corrupt, DataError, Unsupported
+from epigraph.methods.remembered import identity
 from epigraph.methods.solver import PromptedBase
 from epigraph.metrics import score_classification
-from epigraph.prompts import Embedded
+from epigraph.prompts import Embedded, KeyValue
 from epigraph.report import to_html, to_markdown
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
@@ -241,6 +243,33 @@ def test_what_a_method_is_scored_with_is_not_its_peak_memory(
     (cell,) = compare(base, task, config, folder=tmp_path).cells
     assert ballast
     assert 0 < cell.cost["peak_memory_bytes"] < 1 << 28
+
+
+def test_hard_prompts_answer_a_row_once_whoever_is_judged_against_them(
+    base: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rate, kind and seed asked the same zero-shot prompts for the same validation rows anew."""
+    asked, probabilities = Counter[tuple[str, str]](), PromptedBase.probabilities
+    judging, decide = list[bool](), finish.decide
+
+    def judge(*given: Any, **more: Any) -> Any:
+        judging.append(True)
+        try:
+            return decide(*given, **more)
+        finally:
+            judging.clear()
+
+    def count(self: PromptedBase, given: Sequence[Row]) -> Any:
+        if judging and not any(isinstance(form, KeyValue) for form in self.forms):
+            asked.update((identity(self), row.fields["text"]) for row in given)
+        return probabilities(self, given)
+
+    monkeypatch.setattr(finish, "decide", judge)
+    monkeypatch.setattr(PromptedBase, "probabilities", count)
+    config = CompareConfig(methods="kv", seeds=1, trials=2, epochs=1, curve="none")
+    compare(base, task, config, folder=tmp_path)
+    assert asked
+    assert set(asked.values()) == {1}
 
 
 def test_remarks_are_made_once(base: Base, task: Task, tmp_path: Path) -> None:

@@ -22,18 +22,16 @@ from epigraph.compare.material import Material
 from epigraph.compare.method import Method
 from epigraph.compare.spent import SPENT
 from epigraph.errors import Unsupported
-from epigraph.methods.judge import references_of, truth_of
-from epigraph.metrics import Interval, Metric, exact_rows, matches, right, sets_metric, upward
+from epigraph.methods.judge import metric_of, references_of, truth_of
+from epigraph.metrics import Interval, Metric, exact_rows, matches, right, upward
 from epigraph.metrics.paired import (
     Difference,
     Draws,
     bounds,
-    check_metric,
     holm,
     mcnemar_seeds,
     resample,
     resamples_for,
-    row_metric,
     seeded_difference,
     seeded_interval,
 )
@@ -275,11 +273,8 @@ class Comparison:
 
     def _metric(self, name: str, cell: Cell, rows: int) -> Metric:
         """One metric of a cell's answers to the first ``rows`` test rows. Unsupported where answers do not make it."""
-        check_metric(name)
-        test, task = self.material.test[:rows], self.material.task
-        if self.sets:
-            return sets_metric(name, [row.labels for row in test], cell.sets[:rows])
-        return row_metric(name, truth_of(test), cell.predicted[:rows], references_of(test), list(task.labels))
+        given = cell.sets if self.sets else cell.predicted
+        return metric_of(self.material.task, self.material.test[:rows], given[:rows], name)
 
     def _cost(self, done: Sequence[Cell]) -> dict[str, Any]:
         """Means of numbers over the seeds, of memory the highest; what keeping many tasks takes."""

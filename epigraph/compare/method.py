@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from epigraph.cost import MemoryWatch, Meter, Power
 from epigraph.engine import Engine
+from epigraph.methods.remembered import Book
 from epigraph.methods.solver import Scorable
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
@@ -41,6 +42,8 @@ class Job:
     budget: Budget
     output_tokens: int
     rate: float | None = None
+    book: Book = field(default_factory=Book)
+    """What hard prompts answered before, to methods that are judged against them; no method's costs are saved by it."""
 
 
 @dataclass(frozen=True, kw_only=True)

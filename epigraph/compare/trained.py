@@ -112,9 +112,8 @@ class SoftPrompt:
                 if name == "scoring" and not done:  # the prompt is made: what follows scores and compares it
                     read.append(Reading.of(meter, processor_power(), memory))
 
-            result = tune(
-                job.engine.base, given, self._config(job, job.rate), engine=job.engine, around=Surroundings(stage=stage)
-            )
+            around = Surroundings(stage=stage, book=job.book)
+            result = tune(job.engine.base, given, self._config(job, job.rate), engine=job.engine, around=around)
         method = result.model.method
         return Fitted(
             method=method,
