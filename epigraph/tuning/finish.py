@@ -313,7 +313,8 @@ def _again(made: Made) -> str:
     if not tried:
         return ""
     if loop not in tried:
-        return "; learned from all rows it answered worse at every rate tried, so that one is kept"
+        rates = ", ".join(f"{one.settings.rate:g}" for one in tried)
+        return f"; learned from all rows it answered worse at every rate tried ({rates}), so that one is kept"
     failed = f" at the rate {loop.settings.rate:g}, since a higher one answered them worse" if loop is not tried[0] else ""
     return f"; then {loop.state.step} steps over all rows{failed}"
 
