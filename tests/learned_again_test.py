@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -33,3 +34,21 @@ def test_a_prompt_that_fails_on_rows_it_has_learned_from_is_not_kept(
     assert said in result.reasons["stop"]
     assert calls == list(CALMER[: wild + 1])
     assert ("the prompt then learned from all" in result.reasons.get("validation", "")) is (wild == 1)
+
+
+def test_another_try_stays_within_the_budget(
+    toy: Base, toy_rows: Callable[..., list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of three tries to learn from all rows took its time, where the budget had been planned for one."""
+    refit, calls = Lanes.refit, []
+
+    def wild(lanes: Lanes, contender: Contender, listener: Listener, *, calm: float = 1.0) -> Loop:
+        calls.append(calm)
+        return refit(lanes, contender, listener, calm=1e4)
+
+    monkeypatch.setattr(Lanes, "refit", wild)
+    texts, labels = zip(*toy_rows(60), strict=True)
+    config = replace(CONFIG, budget="0.01s", epochs=2)
+    result = tune(toy, Task.from_rows(texts, labels), config)
+    assert calls == [1.0]
+    assert "answered worse at every rate tried (3000)" in result.reasons["stop"]

@@ -132,6 +132,33 @@ def test_few_rows_are_cross_validated(engine: Engine, few: Task) -> None:
     assert result.verdict.json["split"] == "crossval"
 
 
+SETS = [["red", "blue"], ["blue"], [], ["red"]]
+TEXTS = ["".join("abcd"[(n + k) % 4] for k in range(3)) + str(n) for n in range(12)]
+KINDS_OF_TASK = {
+    "generation": Task.from_rows(TEXTS, [text[:2].upper() for text in TEXTS], kind="generation", metric="token_f1"),
+    "multilabel": Task.from_rows(TEXTS, [SETS[n % 4] for n in range(12)], kind="multilabel"),
+    "ordinal": Task.from_rows(TEXTS, [1 + n % 4 for n in range(12)], kind="ordinal", metric="mae"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_TASK)
+def test_few_rows_of_any_kind_are_cross_validated_and_the_gain_is_in_their_metric(engine: Engine, kind: str) -> None:
+    """Outputs and sets of labels had one split of a few rows; sets and mean errors were compared by the share of right answers."""
+    task, notes = KINDS_OF_TASK[kind], list[str]()
+    config = TuneConfig(epochs=1, batch=8, trials=1, length=2, keep="soft")
+    result = tune(engine.base, task, config, engine=engine, around=Surroundings(note=notes.append))
+    assert (result.scores["split"], result.scores["rows"]) == ("crossval", 12)
+    assert "steps over all rows" in result.reasons["stop"] or "answered worse at every rate" in result.reasons["stop"]
+    gain = result.json["gain"]
+    assert (gain["metric"], gain["split"], gain["rows"]) == (task.metric, "crossval", 12)
+    difference = result.scores[task.metric]["value"] - result.hard.json[task.metric]["value"]
+    assert gain["value"] == pytest.approx(-difference if task.metric == "mae" else difference, abs=1e-6)
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert (f"hard − soft is {gain['value']:+.3f}" in result.reasons["verdict"]) is (task.metric == "mae")
+    if kind == "multilabel":
+        assert "best micro_f1 on 12 held-out rows" in result.reasons["threshold"]
+
+
 def test_what_stopped_before_its_time_is_learned_anew_as_long_as_it_took(engine: Engine) -> None:
     """After 24 of 40 epochs without a gain in four validations the prompt that is kept once learned for all 40."""
     coins = random.Random(0)

@@ -85,7 +85,8 @@ METHOD = _object(
     {"title": TEXT, "reasons": _MAP, "curve": {"type": "array", "items": _MAP}, "forgetting": _MAP},
 )
 PAIR = _object(
-    {"first": TEXT, "second": TEXT, "difference": INTERVAL, "p_bootstrap": NUMBER, "p_holm": NUMBER, "rows": _COUNT},
+    {"first": TEXT, "second": TEXT, "difference": INTERVAL, "p_bootstrap": NUMBER, "p_holm": NUMBER, "rows": _COUNT}
+    | {"training_variance": {"type": "boolean"}},
     {"p_mcnemar": {"type": ["number", "null"]}, "significant": {"type": "boolean"}},
 )
 DRAFT = _object({"number": _COUNT, "task": TEXT, "text": TEXT, "metric": TEXT, "score": INTERVAL, "rows": _COUNT})

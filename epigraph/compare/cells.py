@@ -62,6 +62,11 @@ class CellFolder:
         with storing("a comparison", folder):
             folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was kept before."""
+        return any(self.folder.glob("*.json"))
+
     def read(self, name: str, key: str) -> dict[str, Any] | None:
         """What was kept under this key; None where nothing was, Corrupt where it is no JSON."""
         path = self._path(name, key)

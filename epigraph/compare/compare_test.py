@@ -3,11 +3,13 @@
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -18,7 +20,7 @@ from epigraph.compare import CompareConfig, Comparison, compare
 from epigraph.compare import session as sessions
 from epigraph.compare import verdict as verdict_module
 from epigraph.compare.asked import METHODS
-from epigraph.compare.cells import CellFolder
+from epigraph.compare.cells import Cell, CellFolder
 from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_methods
 from epigraph.compare.general import general_text, loss_on
 from epigraph.compare.material import gather
@@ -34,12 +36,15 @@ from epigraph.compare.verdict import verdict
 from epigraph.engine import Engine
 from epigraph.engine.plain import stock_attention
 from epigraph.errors import ConfigError, Corrupt, DataError, Unsupported
+from epigraph.methods.remembered import identity
 from epigraph.methods.solver import PromptedBase
-from epigraph.prompts import Embedded
+from epigraph.metrics import score_classification
+from epigraph.prompts import Embedded, KeyValue
 from epigraph.report import to_html, to_markdown
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
 from epigraph.tasks.template import Template
+from epigraph.tuning import finish
 
 FAST = CompareConfig(seeds=2, curve="8", trials=2, epochs=2)
 
@@ -202,12 +207,179 @@ def test_one_seed_is_noted(base: Base, task: Task, tmp_path: Path) -> None:
     found = compare(base, task, CompareConfig(methods="probe", seeds=1, curve="none"), folder=tmp_path)
     assert any("one seed" in warning for warning in found.warnings)
     assert "training variance is not in it" in found.results[0].scores["interval"]
+    assert found.results[0].scores["training_variance"] is False
+
+
+def test_pairs_say_whether_training_variance_is_in_them() -> None:
+    """Differences of one seed were called significant as if another seed could not have given another answer."""
+    task = make_task(rows(40, 0), rows(60, 1))
+    half, most = (answers_of(task, [n % k > 0 for n in range(60)]) for k in (2, 6))
+    one = planted(task, {"hard-prompt": [half], "kv": [most], "optimised": [half]})
+    assert [pair["training_variance"] for pair in comparison_json(one)["pairs"]] == [False] * 3
+    page = to_markdown(make_page(one))
+    for said in (" ".join(verdict(one)), page):
+        assert "Training variance is not in the intervals and tests of methods with one seed" in said
+        assert ", over the test rows only)" in said
+    assert "training variance is in neither interval nor p" in page
+    assert "no seed changes this method" in page
+    two = planted(task, {"hard-prompt": [half], "kv": [most, half]}, seeds=2)
+    assert [pair.training_variance for pair in two.pairs] == [True]
+    assert "over the test rows only" not in " ".join(verdict(two))
+
+
+def test_what_a_method_is_scored_with_is_not_its_peak_memory(
+    base: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A soft prompt's verdict against the hard prompt, made after it was tuned, counted as memory that tuning takes."""
+    ballast: list[np.ndarray] = []
+    decide = finish.decide
+
+    def wasteful(*given: Any, **more: Any) -> Any:
+        ballast.append(np.ones(1 << 26))  # 512 MB
+        return decide(*given, **more)
+
+    monkeypatch.setattr(finish, "decide", wasteful)
+    config = CompareConfig(methods="kv", seeds=1, trials=1, epochs=1, curve="none")
+    (cell,) = compare(base, task, config, folder=tmp_path).cells
+    assert ballast
+    assert 0 < cell.cost["peak_memory_bytes"] < 1 << 28
+
+
+def test_hard_prompts_answer_a_row_once_whoever_is_judged_against_them(
+    base: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rate, kind and seed asked the same zero-shot prompts for the same validation rows anew."""
+    asked, probabilities = Counter[tuple[str, str]](), PromptedBase.probabilities
+    judging, decide = list[bool](), finish.decide
+
+    def judge(*given: Any, **more: Any) -> Any:
+        judging.append(True)
+        try:
+            return decide(*given, **more)
+        finally:
+            judging.clear()
+
+    def count(self: PromptedBase, given: Sequence[Row]) -> Any:
+        if judging and not any(isinstance(form, KeyValue) for form in self.forms):
+            asked.update((identity(self), row.fields["text"]) for row in given)
+        return probabilities(self, given)
+
+    monkeypatch.setattr(finish, "decide", judge)
+    monkeypatch.setattr(PromptedBase, "probabilities", count)
+    config = CompareConfig(methods="kv", seeds=1, trials=2, epochs=1, curve="none")
+    compare(base, task, config, folder=tmp_path)
+    assert asked
+    assert set(asked.values()) == {1}
+
+
+def test_remarks_are_made_once(base: Base, task: Task, tmp_path: Path) -> None:
+    """A resumed comparison repeated what it had said of the rows."""
+    said: list[str] = []
+    twice = replace(task, test=Split(rows=task.train.rows[:8]))
+    config = CompareConfig(methods="hard-prompt", seeds=1, curve="none")
+    for _ in range(2):
+        found = compare(base, twice, config, folder=tmp_path, note=said.append)
+    assert sum("stand among the training rows" in line for line in said) == 1
+    assert any("stand among the training rows" in warning for warning in found.warnings)
 
 
 def test_a_hard_prompt_that_a_method_beats_is_not_taken(done: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best was not surely over the hard prompt, another was, and the hard prompt was recommended, as the cheapest."""
     monkeypatch.setattr(verdict_module, "_beats", lambda _comparison, result, _hard: result.name == "kv")
     assert verdict(done)[0].startswith("Take soft prompt `kv`")
+
+
+def planted(task: Task, answers: dict[str, list[list[str]]], *, seeds: int = 1) -> Comparison:
+    """A comparison of which only the answers matter: of every method one list a seed."""
+    base = toy_base()
+    config = CompareConfig(methods=",".join(answers), seeds=seeds, curve="none")
+    material = gather(task, rows=None, tests=None)
+    none = ("search_seconds", "search_flops", "search_joules", "added_tokens", "trained_parameters", "kept_parameters")
+    cost = dict.fromkeys(none, 0) | {"seconds": 1.0, "joules": 1.0, "joules_source": "estimated", "own_base": False}
+    cost |= dict.fromkeys(("kept_bytes", "held_bytes", "peak_memory_bytes"), 8)
+    cells = [
+        Cell(
+            method=method.name,
+            rows=len(material.rest),
+            seed=seed,
+            predicted=given,
+            scores=score_classification([r.target or "" for r in material.test[: len(given)]], given, list(task.labels)),
+            cost={**cost, "flops": 1 + number},
+        )
+        for number, method in enumerate(make_methods(config, task))
+        for seed, given in enumerate(answers[method.name.split(":")[0]])
+    ]
+    methods = tuple(make_methods(config, task))
+    return Comparison(material=material, config=config, methods=methods, cells=cells, base=base, base_bytes=1, seconds=1.0)
+
+
+def answers_of(task: Task, right: Sequence[bool]) -> list[str]:
+    other = {"animal": "metal", "metal": "animal"}
+    assert task.test is not None
+    test = gather(task, rows=None, tests=None).test
+    return [
+        (row.target or "") if good else other[row.target or ""] for row, good in zip(test[: len(right)], right, strict=True)
+    ]
+
+
+def test_methods_are_ranked_on_rows_that_both_answered() -> None:
+    """Few-shot with the nearest examples answers the first 500 rows; where these were the easy ones it was said to be best."""
+    task = make_task(rows(40, 0), rows(200, 1))
+    easy = [True] * 100
+    found = planted(
+        task,
+        {
+            "few-shot-nearest": [answers_of(task, [True] * 90 + [False] * 10)],
+            "kv": [answers_of(task, easy + [n % 3 > 0 for n in range(100)])],
+            "probe": [answers_of(task, [True] * 80 + [False] * 20 + [n % 2 > 0 for n in range(100)])],
+        },
+    )
+    nearest, kv = (next(r for r in found.results if r.name == name) for name in ("few-shot-nearest", "kv"))
+    assert nearest.value > kv.value
+    assert [r.name for r in found.done] == ["kv", "few-shot-nearest", "probe"]
+    assert found.gain(nearest, kv) == pytest.approx(0.1)
+    assert found.pair("few-shot-nearest", "kv").rows == 100
+    assert any(
+        "10.0 points over few-shot" in line and "on the 100 rows that both answered" in line for line in verdict(found)
+    )
+    assert ", 100 rows" in to_markdown(make_page(found))
+    assert sum(one.rows for one in scores_by_label(found, found.done)) == 100
+
+
+def test_a_runner_up_that_is_surely_better_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict closed with "not significant" whatever the paired test had said."""
+    task = make_task(rows(40, 0), rows(200, 1))
+    kv = answers_of(task, [n % 5 > 0 for n in range(200)])
+    found = planted(
+        task,
+        {
+            "hard-prompt": [answers_of(task, [n % 2 > 0 for n in range(200)])],
+            "kv": [kv],
+            "lora": [answers_of(task, [True] * 200)],
+        },
+    )
+    monkeypatch.setattr(verdict_module, "_beats", lambda _comparison, result, _hard: result.name == "kv")
+    said = verdict(found)[0]
+    assert said.startswith("Take soft prompt `kv`")
+    assert "scored 20.0 points more, significant (95%:" in said
+    monkeypatch.undo()
+    level = planted(
+        task,
+        {
+            "hard-prompt": [answers_of(task, [n % 2 > 0 for n in range(200)])],
+            "kv": [answers_of(task, [n % 50 > 0 for n in range(200)])],
+            "lora": [answers_of(task, [True] * 200)],
+        },
+    )
+    assert "scored 2.0 points more, not significant (95%:" in verdict(level)[0]
+
+
+def test_a_method_of_which_nothing_was_run_is_not_done(done: Comparison) -> None:
+    """It was said to be done, without scores."""
+    cells = [cell for cell in done.cells if cell.method != "kv"]
+    (kv,) = (r for r in replace(done, cells=cells).results if r.name == "kv")
+    assert (kv.status, kv.reason) == ("cannot run", "no cell of it was run")
+    assert not kv.done
 
 
 def test_only_a_hard_prompt_has_a_verdict_too(base: Base, task: Task, tmp_path: Path) -> None:

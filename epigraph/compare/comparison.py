@@ -1,13 +1,14 @@
 """What a comparison found: for every method its mean score with an interval, its costs, its curve; and all pairs tested.
 
 interval     95%, rows and seeds resampled together; of one seed over the rows only
-pair         difference on the same rows; p = the larger of paired bootstrap and McNemar (where answers are right or
-             wrong), corrected over all pairs by Holm
+pair         difference on the rows that both answered; p = the larger of paired bootstrap and McNemar (where answers are right
+             or wrong), corrected over all pairs by Holm
+order        by how many others are better on the rows that both answered, then by the mean score
 """
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -16,23 +17,21 @@ import numpy as np
 
 from epigraph.base import Base
 from epigraph.compare.asked import CompareConfig
-from epigraph.compare.cells import DONE, Cell
+from epigraph.compare.cells import DONE, UNSUPPORTED, Cell
 from epigraph.compare.material import Material
 from epigraph.compare.method import Method
 from epigraph.compare.spent import SPENT
 from epigraph.errors import Unsupported
-from epigraph.methods.judge import references_of, truth_of
-from epigraph.metrics import Interval, Metric, exact_rows, matches, right, sets_metric, upward
+from epigraph.methods.judge import metric_of, references_of, truth_of
+from epigraph.metrics import Interval, Metric, exact_rows, matches, right, upward
 from epigraph.metrics.paired import (
     Difference,
     Draws,
     bounds,
-    check_metric,
     holm,
     mcnemar_seeds,
     resample,
     resamples_for,
-    row_metric,
     seeded_difference,
     seeded_interval,
 )
@@ -48,7 +47,8 @@ CURVE_RESAMPLES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two methods on the same rows: second − first."""
+    """Two methods on the same rows: second − first. ``training_variance``: whether the interval and p hold how much a training
+    varies by chance, which takes two seeds of every method that a seed changes."""
 
     first: str
     second: str
@@ -56,6 +56,7 @@ class Pair:
     mcnemar: float | None
     p: float
     rows: int
+    training_variance: bool
 
     @property
     def significant(self) -> bool:
@@ -68,7 +69,8 @@ class Pair:
         said = asdict(self.difference)
         p_bootstrap = said.pop("p")
         tests = {"p_bootstrap": p_bootstrap, "p_mcnemar": self.mcnemar, "p_holm": self.p, "significant": self.significant}
-        return {"first": self.first, "second": self.second, "difference": said, **tests, "rows": self.rows}
+        of = {"rows": self.rows, "training_variance": self.training_variance}
+        return {"first": self.first, "second": self.second, "difference": said, **tests, **of}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,11 @@ class Result:
     def done(self) -> bool:
         """Whether it has scores on all rows."""
         return self.status == DONE
+
+    @property
+    def training_variance(self) -> bool:
+        """Whether its interval holds how much a training varies by chance, or there is no such thing."""
+        return not self.method.seeded or len(self.cells) > 1
 
     @property
     def value(self) -> float:
@@ -149,8 +156,29 @@ class Comparison:
 
     @cached_property
     def done(self) -> list[Result]:
-        """Those with scores, best first."""
-        return sorted((r for r in self.results if r.done), key=lambda r: -upward(self.metric, r.value))
+        """Those with scores, best first: a method that answered some of the rows stands where it does on these."""
+        found = [r for r in self.results if r.done]
+        better = {r.name: sum(self.gain(r, other) > 0 for other in found if other is not r) for r in found}
+        return sorted(found, key=lambda r: (better[r.name], -upward(self.metric, r.value)))
+
+    def gain(self, first: Result, second: Result) -> float:
+        """How much better the second is on the rows that both answered."""
+        rows = shared_rows(first, second)
+        return upward(self.metric, self._value_on(second, rows) - self._value_on(first, rows))
+
+    def _value_on(self, one: Result, rows: int) -> float:
+        """The mean of its cells on the first test rows."""
+        key = (one.name, rows)
+        if key not in self._kept_values:
+            every = np.arange(rows)[None]
+            self._kept_values[key] = statistics.fmean(
+                float(self._metric(self.metric, cell, rows)(every)[0]) for cell in one.cells
+            )
+        return self._kept_values[key]
+
+    @cached_property
+    def _kept_values(self) -> dict[tuple[str, int], float]:
+        return {}
 
     @property
     def sets(self) -> bool:
@@ -166,11 +194,8 @@ class Comparison:
     def pairs(self) -> list[Pair]:
         """Every pair of methods that have scores, tested."""
         raw = [self._pair(a, b) for a, b in combinations(self.done, 2)]
-        adjusted = holm([max(d.p, m if m is not None else 0.0) for _, _, d, m, _ in raw])
-        return [
-            Pair(first=a, second=b, difference=d, mcnemar=m, p=p, rows=n)
-            for (a, b, d, m, n), p in zip(raw, adjusted, strict=True)
-        ]
+        adjusted = holm([max(pair.difference.p, pair.mcnemar or 0.0) for pair in raw])
+        return [replace(pair, p=p) for pair, p in zip(raw, adjusted, strict=True)]
 
     def pair(self, first: str, second: str) -> Pair:
         """second − first."""
@@ -180,7 +205,7 @@ class Comparison:
             if (pair.second, pair.first) == (first, second):
                 d = pair.difference
                 turned = Difference(-d.value, -d.high, -d.low, d.p)
-                return Pair(first=first, second=second, difference=turned, mcnemar=pair.mcnemar, p=pair.p, rows=pair.rows)
+                return replace(pair, first=first, second=second, difference=turned)
         raise KeyError(f"{first} and {second} were not compared")
 
     @property
@@ -199,7 +224,9 @@ class Comparison:
     def _result(self, method: Method) -> Result:
         every = self._cells(method, self.every)
         done = [cell for cell in every if cell.done]
-        first = done[0] if done else every[0] if every else Cell(method=method.name, rows=0, seed=0)
+        never = Cell(method=method.name, rows=self.every, seed=0, status=UNSUPPORTED, reason="no cell of it was run")
+        every = every or [never]
+        first = done[0] if done else every[0]
         failed = next((cell for cell in every if not cell.done), None)
         return Result(
             method=method,
@@ -220,7 +247,8 @@ class Comparison:
         own, asked = dict(done[0].scores), self.config.seeds
         if len(done) == 1:
             several = FIRST_SEED.format(asked) if method.seeded else NO_SEED
-            return own | {"interval": several if asked > 1 else ONE_SEED}
+            said = several if asked > 1 or not method.seeded else ONE_SEED
+            return own | {"interval": said, "training_variance": not method.seeded}
         found = {}
         for name, value in own.items():
             if not isinstance(value, Mapping):
@@ -228,7 +256,7 @@ class Comparison:
             elif (draws := self._draws(done, name)) is not None:
                 found[name] = asdict(self._interval(draws, name))
         seeds = str(asked) if len(done) == asked else f"{len(done)} of {asked}"
-        return found | {"interval": SEEDS.format(seeds), "seeds": len(done)}
+        return found | {"interval": SEEDS.format(seeds), "seeds": len(done), "training_variance": True}
 
     def _interval(self, draws: Draws, metric: str) -> Interval:
         least, most = bounds(metric, len(self.material.task.labels))
@@ -236,7 +264,7 @@ class Comparison:
 
     def _draws(self, done: Sequence[Cell], metric: str, rows: int | None = None, resamples: int = 4000) -> Draws | None:
         """Resamples of the first ``rows`` test rows; None for metrics that need more than the answers."""
-        rows = rows or len(done[0].predicted)
+        rows = rows or min(len(cell.predicted) for cell in done)
         try:
             metrics = [self._metric(metric, cell, rows) for cell in done]
         except Unsupported:
@@ -245,19 +273,17 @@ class Comparison:
 
     def _metric(self, name: str, cell: Cell, rows: int) -> Metric:
         """One metric of a cell's answers to the first ``rows`` test rows. Unsupported where answers do not make it."""
-        check_metric(name)
-        test, task = self.material.test[:rows], self.material.task
-        if self.sets:
-            return sets_metric(name, [row.labels for row in test], cell.sets[:rows])
-        return row_metric(name, truth_of(test), cell.predicted[:rows], references_of(test), list(task.labels))
+        given = cell.sets if self.sets else cell.predicted
+        return metric_of(self.material.task, self.material.test[:rows], given[:rows], name)
 
     def _cost(self, done: Sequence[Cell]) -> dict[str, Any]:
-        """Means of numbers over the seeds; what keeping many tasks takes."""
+        """Means of numbers over the seeds, of memory the highest; what keeping many tasks takes."""
         if not done:
             return {}
         found = dict(done[0].cost)
-        for name in (*SPENT, *(f"search_{name}" for name in SPENT), "peak_memory_bytes"):
+        for name in (*SPENT, *(f"search_{name}" for name in SPENT)):
             found[name] = round(statistics.fmean(cell.cost[name] for cell in done), 2)
+        found["peak_memory_bytes"] = max(cell.cost["peak_memory_bytes"] for cell in done)
         shared = 0 if found["own_base"] else self.base_bytes
         found["bytes_of_tasks"] = {str(k): shared + k * found["kept_bytes"] for k in (1, 10, 100, 1000)}
         return found
@@ -277,12 +303,23 @@ class Comparison:
 
     # ---- pairs -------------------------------------------------------------------------------------------------------
 
-    def _pair(self, a: Result, b: Result) -> tuple[str, str, Difference, float | None, int]:
-        rows = min(len(cell.predicted) for cell in (*a.cells, *b.cells))
+    def _pair(self, a: Result, b: Result) -> Pair:
+        """Tested, and not corrected yet."""
+        rows = shared_rows(a, b)
         draws = [self._paired_draws(one, rows) for one in (a, b)]
         p = mcnemar_seeds(self._right(a, rows), self._right(b, rows)) if self.metric in SHARES else None
         least, most = bounds(self.metric, len(self.material.task.labels))
-        return a.name, b.name, seeded_difference(*draws, span=most - least), p, rows
+        difference = seeded_difference(*draws, span=most - least)
+        both = a.training_variance and b.training_variance
+        return Pair(
+            first=a.name,
+            second=b.name,
+            difference=difference,
+            mcnemar=p,
+            p=difference.p,
+            rows=rows,
+            training_variance=both,
+        )
 
     def _paired_draws(self, one: Result, rows: int) -> Draws:
         key = (one.name, rows)
@@ -302,6 +339,11 @@ class Comparison:
         if self.metric == "accuracy":
             return np.stack([right(truth_of(test), cell.predicted[:rows]) for cell in one.cells])
         return np.stack([matches(cell.predicted[:rows], references_of(test)) for cell in one.cells])
+
+
+def shared_rows(*methods: Result) -> int:
+    """How many test rows all of these answered: the first ones of the test set."""
+    return min(len(cell.predicted) for result in methods for cell in result.cells)
 
 
 def _means(given: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,15 +1,16 @@
 """Where methods differ: by label, and row by row.
 
-by label   recall, or F1, of every label under every method, the mean of its seeds
+by label   F1 of every label under every method, the mean of its seeds, on the rows that all of them answered
 by row     test rows on which the shown methods' answers (of the first seed) are not all the same, most divided first
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from epigraph.compare.comparison import Comparison, Result
-from epigraph.metrics import per_class
+from epigraph.compare.comparison import Comparison, Result, shared_rows
+from epigraph.compare.material import labels_of
+from epigraph.metrics import per_class, per_label
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
@@ -40,21 +41,30 @@ class DividedRow:
 
 
 def scores_by_label(comparison: Comparison, methods: Sequence[Result]) -> list[LabelScores]:
-    """Labels of the test rows, those on which the methods differ most first."""
-    task, truth = comparison.material.task, [row.target or "" for row in comparison.material.test]
-    if not task.has_labels:
+    """Labels of the test rows, those on which the methods differ most first; none where answers are no labels."""
+    task = comparison.material.task
+    if not task.knows_labels or not methods:
         return []
-    f1: dict[str, list[float]] = {}
-    for result in methods:
-        means = Counter[str]()
-        for cell in result.cells:
-            for one in per_class(truth[: len(cell.predicted)], cell.predicted, list(task.labels)):
-                means[one.label] += one.f1 / len(result.cells)  # type: ignore[assignment]
-        for label in set(truth):
-            f1.setdefault(label, []).append(float(means[label]))
-    rows = Counter(truth)
-    found = [LabelScores(label=label, rows=rows[label], f1=scores) for label, scores in f1.items()]
-    return sorted(found, key=lambda one: (-one.spread, one.label))
+    test = comparison.material.test[: shared_rows(*methods)]
+    found = [_f1_by_label(task, test, result) for result in methods]
+    rows = Counter(label for row in test for label in labels_of(task, row))
+    scores = [LabelScores(label=label, rows=n, f1=[f1[label] for f1 in found]) for label, n in rows.items()]
+    return sorted(scores, key=lambda one: (-one.spread, one.label))
+
+
+def _f1_by_label(task: Task, test: Sequence[Row], result: Result) -> dict[str, float]:
+    """The mean over a method's seeds, of every label."""
+    names, count = list(task.labels), len(test)
+    truth, sets = [row.target or "" for row in test], [row.labels for row in test]
+    each = [
+        per_class(truth, cell.predicted[:count], names) if task.has_labels else per_label(sets, cell.sets[:count], names)
+        for cell in result.cells
+    ]
+    means = defaultdict[str, float](float)
+    for scores in each:
+        for one in scores:
+            means[one.label] += one.f1 / len(each)
+    return means
 
 
 def divided_rows(comparison: Comparison, methods: Sequence[Result], most: int = MOST_ROWS) -> list[DividedRow]:

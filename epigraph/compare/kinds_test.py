@@ -1,5 +1,6 @@
 """Every kind of task through a comparison: the cheap methods on a toy base, their answers scored as the task asks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,15 @@ from epigraph.base import Base
 from epigraph.base.toy import toy_base
 from epigraph.compare import CompareConfig, Comparison, compare
 from epigraph.compare.deciding import Decided, decided
-from epigraph.compare.disagreement import divided_rows
+from epigraph.compare.disagreement import divided_rows, scores_by_label
 from epigraph.compare.method import Fitted
 from epigraph.compare.report import comparison_json, make_page
 from epigraph.compare.verdict import verdict
 from epigraph.engine import Engine
 from epigraph.methods.hard import instruction_first
-from epigraph.metrics import macro_set_f1, micro_f1
-from epigraph.report import to_html
+from epigraph.metrics import macro_set_f1, micro_f1, per_label
+from epigraph.report import to_html, to_markdown
+from epigraph.tasks.row import Split
 from epigraph.tasks.task import Task
 
 TEXTS = [mark * n for n in range(1, 9) for mark in ("a", "Z")]
@@ -67,7 +69,8 @@ def test_the_best_is_the_best_by_the_metric(found: Comparison) -> None:
 def test_sets_are_compared_as_sets(base: Base, tmp_path: Path) -> None:
     """The joined texts were compared: the truth "b, a" in the data's order was never the prediction "a, b"."""
     config = CompareConfig(methods="hard-prompt,few-shot-random", seeds=2, curve="none")
-    done = compare(base, TASKS["multilabel"], config, folder=tmp_path)
+    task = TASKS["multilabel"]
+    done = compare(base, replace(task, test=Split(rows=task.train.rows[:8])), config, folder=tmp_path)
     several = next(r for r in done.done if len(r.cells) == 2)
     truth = [row.labels for row in done.material.test]
     for name, metric in (("micro_f1", micro_f1), ("macro_f1", macro_set_f1)):
@@ -75,6 +78,13 @@ def test_sets_are_compared_as_sets(base: Base, tmp_path: Path) -> None:
         assert several.scores[name]["value"] == pytest.approx(mean)
         assert several.cells[0].scores[name]["value"] == pytest.approx(metric(truth, several.cells[0].sets))
     assert all(row.truth != "b, a" for row in divided_rows(done, done.done))
+    labels = scores_by_label(done, done.done)
+    assert {one.label for one in labels} == {"a", "b", "c"}
+    place = done.done.index(several)
+    each = [{one.label: one.f1 for one in per_label(truth, cell.sets, ["a", "b", "c"])} for cell in several.cells]
+    for one in labels:
+        assert one.f1[place] == pytest.approx(sum(f1[one.label] for f1 in each) / 2)
+    assert "F1 by label" in to_markdown(make_page(done))
     for result in done.done:
         assert "threshold" in result.settings
 

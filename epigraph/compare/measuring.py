@@ -2,8 +2,8 @@
 
 Every fit starts with nothing read, so that a method pays for its own reading of the texts; test rows are read once for all.
 
-    memory       peak of the process's own pages (RssAnon) during the fit, above what there was; with the base's weights
-                 added unless the method has a copy of the base of its own, which is then in it
+    memory       the method's own peak: of the process's own pages (RssAnon) during the fit, above what there was; with the
+                 base's weights added unless the method has a copy of the base of its own, which is then in it
     joules       as ``cost.Meter`` has them, of the same seconds: of the processor's counter, or estimated and marked so
     latency      median seconds of one request that was never read before          throughput   rows a second of many
 """
@@ -117,7 +117,7 @@ def _fit(method: Method, job: Job, power: Power) -> tuple[Fitted, dict[str, Any]
     before, meter = job.engine.flops, Meter()
     with unread(job.engine), MemoryWatch() as memory:
         fitted = decided(method.fit(job), job.validation)
-        read = fitted.meter_read or Reading.of(meter, power)
+        read = fitted.meter_read or Reading.of(meter, power, memory)
         counted = job.engine.flops - before if fitted.counted is None else fitted.counted
         flops = counted + fitted.flops()
     own = 0 if fitted.own_base or fitted.loss_on is not None else base_bytes(job.engine)
@@ -125,7 +125,7 @@ def _fit(method: Method, job: Job, power: Power) -> tuple[Fitted, dict[str, Any]
         "seconds": round(read.seconds, 2),
         "flops": flops,
         **read.energy,
-        "peak_memory_bytes": own + memory.added,
+        "peak_memory_bytes": own + read.memory,
         "trained_parameters": fitted.trained_parameters,
         "kept_parameters": fitted.kept_parameters,
         "kept_bytes": fitted.kept_bytes,

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from epigraph.cost import Meter, Power
+from epigraph.cost import MemoryWatch, Meter, Power
 from epigraph.engine import Engine
+from epigraph.methods.remembered import Book
 from epigraph.methods.solver import Scorable
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
@@ -41,19 +42,22 @@ class Job:
     budget: Budget
     output_tokens: int
     rate: float | None = None
+    book: Book = field(default_factory=Book)
+    """What hard prompts answered before, to methods that are judged against them; no method's costs are saved by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Seconds, and the joules of the same seconds with where they come from, as ``cost.Meter`` has them."""
+    """Seconds, the joules of the same seconds with where they come from, and the bytes that were added at the highest."""
 
     seconds: float
     energy: Mapping[str, Any]
+    memory: int = 0
 
     @classmethod
-    def of(cls, meter: Meter, power: Power) -> "Reading":
+    def of(cls, meter: Meter, power: Power, memory: MemoryWatch | None = None) -> "Reading":
         """What the meter says now."""
-        return cls(seconds=meter.seconds, energy=meter.energy(power))
+        return cls(seconds=meter.seconds, energy=meter.energy(power), memory=0 if memory is None else memory.added)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class Fitted:
     once. ``own_base``: the method has a copy of the base of its own, which no other task can use. ``serving`` opens it
     for requests, where that is more than calling it. ``loss_on`` gives the mean loss in nats of a text after the fit,
     for methods that change the base. ``flops`` are those that the engine does not count, ``counted`` those of the fit
-    alone, where it scored as well; ``meter_read`` are seconds and joules of the fit alone, for the same reason.
+    alone, where it scored as well; ``meter_read`` are seconds, joules and memory of the fit alone, for the same reason.
     ``most_tests`` bounds the test rows that are scored.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from epigraph.compare.amounts import IN_RANKS, gain_bounds, gain_text
-from epigraph.compare.comparison import Comparison, Result
+from epigraph.compare.comparison import Comparison, Result, shared_rows
 from epigraph.compare.disagreement import divided_rows, scores_by_label, shown_methods
 from epigraph.compare.measuring import TASKS_HELD
 from epigraph.compare.pace import duration
@@ -75,7 +75,7 @@ def _notes(comparison: Comparison) -> list[Part]:
 
 def _table(comparison: Comparison) -> list[Part]:
     order = [*comparison.done, *(r for r in comparison.results if not r.done)]
-    rows = [_row(result) for result in order]
+    rows = [_row(result, len(comparison.material.test)) for result in order]
     majority = next((r.scores["majority"] for r in comparison.done if "majority" in r.scores), None)
     if majority is not None and comparison.metric in FLOORS:
         rows.append([FLOORS[comparison.metric], share_text(majority), *[NONE] * 6])
@@ -93,18 +93,27 @@ def _table(comparison: Comparison) -> list[Part]:
     reasons = [f"{r.method.title}: {r.status}: {r.reason}" for r in order if r.reason]
     if reasons:
         parts += [Text(text="Not run, or not for every seed:"), List(items=reasons)]
-    interval = next((str(r.scores["interval"]) for r in comparison.done if r.scores.get("seeds")), "")
-    interval = interval or next((str(r.scores["interval"]) for r in comparison.done), "")
-    return [*parts, Text(text=f"Intervals: {interval}.", note=True)] if interval else parts
+    return [*parts, *_intervals(comparison)]
 
 
-def _row(result: Result) -> list[str]:
+def _intervals(comparison: Comparison) -> list[Part]:
+    """What the intervals cover; by method where that differs."""
+    said: dict[str, list[str]] = {}
+    for result in comparison.done:
+        said.setdefault(str(result.scores["interval"]), []).append(result.method.title)
+    if len(said) == 1:
+        return [Text(text=f"Intervals: {next(iter(said))}.", note=True)]
+    return [Text(text=f"Intervals of {', '.join(titles)}: {what}.", note=True) for what, titles in said.items()]
+
+
+def _row(result: Result, tests: int) -> list[str]:
     if not result.done:
         return [result.method.title, result.status, *[NONE] * 6]
     score, cost = result.scores[result.metric], result.cost
+    answered = shared_rows(result)
     return [
         result.method.title,
-        interval_text(score["value"], score["low"], score["high"]),
+        interval_text(score["value"], score["low"], score["high"]) + (f", {answered} rows" if answered < tests else ""),
         seconds_text(float(cost["seconds"])),
         seconds_text(float(cost["search_seconds"])) if result.method.trained else NONE,
         count_text(float(cost["trained_parameters"])) if cost["trained_parameters"] else "0",
@@ -133,12 +142,22 @@ def _costs(comparison: Comparison) -> list[Part]:
                 f"{loss['before']:.3f} → {loss['after']:.3f}" if loss else "unchanged",
             ]
         )
-    columns = ["method", "FLOPs", "energy", "peak memory", "kept numbers", "held a task", "rows a second", "general text"]
+    columns = [
+        "method",
+        "FLOPs",
+        "energy",
+        "own peak memory",
+        "kept numbers",
+        "held a task",
+        "rows a second",
+        "general text",
+    ]
     source = str(comparison.done[0].cost["joules_source"])
     explained = (
         "FLOPs are counted: all products of training, choosing and validation, and of reading the texts. FLOPs and energy "
-        f"are those of one training and of the search for its learning rate. Energy: {source}. Peak memory: the process's own "
-        "pages during training, with the base's weights. Held: what a task takes in memory to answer at once, beside the base. "
+        f"are those of one training and of the search for its learning rate. Energy: {source}. Own peak memory: what "
+        "training added to the process's own pages at its highest, above what was there before, and the base's weights. "
+        "Held: what a task takes in memory to answer at once, beside the base. "
         "General text: the model's loss in nats a token before and after. A request: the median of five texts that were never "
         "read before."
     )
@@ -220,6 +239,10 @@ def _pairs(comparison: Comparison) -> list[Part]:
         "McNemar's exact test as well (of several seeds twice the median), and the larger p of the two. Holm's correction is "
         f"over all {len(comparison.pairs)} pairs; those of the best method of every family are shown, result.json has all."
     )
+    if not all(pair.training_variance for pair in pairs):
+        note += (
+            " Where a method has one seed, training variance is in neither interval nor p: they are over the test rows only."
+        )
     return [Table(columns=columns, rows=rows), Text(text=note, note=True)]
 
 

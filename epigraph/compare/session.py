@@ -30,6 +30,7 @@ from epigraph.compare.spent import Spent
 from epigraph.cost import processor_power
 from epigraph.engine import Engine
 from epigraph.errors import EpigraphError, StorageFailed, Unsupported
+from epigraph.methods.remembered import Book
 from epigraph.metrics import upward
 from epigraph.tasks.task import Task
 from epigraph.tuning.run import rows_hash
@@ -112,10 +113,11 @@ class Session:
         }
         self.power = processor_power()
         self.refused: dict[str, str] = {}
+        self.book = Book()
 
     def run(self, methods: Sequence[Method]) -> Comparison:
         """Every cell, those that are done read from the folder."""
-        for warning in self.material.warnings:
+        for warning in () if self.folder.begun else self.material.warnings:  # said when it was begun, and in the report
             self.note(f"note: {warning}")
         started, plan = time.perf_counter(), self.plan(methods)
         with _long_lived():
@@ -230,6 +232,7 @@ class Session:
             budget=self._budget(len(part.train)),
             output_tokens=self.output_tokens,
             rate=rate,
+            book=self.book,
         )
 
     def _budget(self, rows: int, share: float = 1.0) -> Budget:

@@ -14,7 +14,7 @@ from epigraph.compare.general import loss_on
 from epigraph.compare.method import Fitted, Job, Reading
 from epigraph.compare.tokens import added_tokens, without_prompt
 from epigraph.config import TuneConfig
-from epigraph.cost import Meter, processor_power
+from epigraph.cost import MemoryWatch, Meter, processor_power
 from epigraph.errors import Unsupported
 from epigraph.methods.probe import LinearProbe, fit_probe
 from epigraph.methods.rivals import RIVALS
@@ -105,15 +105,15 @@ class SoftPrompt:
     def fit(self, job: Job) -> Fitted:
         """Tune; the rows ``tune`` scores at its end are validation rows, so no test row is touched here."""
         held, meter, read = Split(rows=tuple(job.validation[:8])), Meter(), list[Reading]()
-
-        def stage(name: str, done: int, _total: int) -> None:
-            if name == "scoring" and not done:
-                read.append(Reading.of(meter, processor_power()))  # the prompt is made: what follows scores and compares it
-
         given = replace(job.task, test=held)
-        result = tune(
-            job.engine.base, given, self._config(job, job.rate), engine=job.engine, around=Surroundings(stage=stage)
-        )
+        with MemoryWatch() as memory:
+
+            def stage(name: str, done: int, _total: int) -> None:
+                if name == "scoring" and not done:  # the prompt is made: what follows scores and compares it
+                    read.append(Reading.of(meter, processor_power(), memory))
+
+            around = Surroundings(stage=stage, book=job.book)
+            result = tune(job.engine.base, given, self._config(job, job.rate), engine=job.engine, around=around)
         method = result.model.method
         return Fitted(
             method=method,

@@ -36,6 +36,7 @@ def verdict(comparison: Comparison) -> list[str]:
             f"{count} pairs of methods were tested on the same rows; differences called significant are so at 5% after "
             "Holm's correction for all of them."
         )
+    found += _one_seed(comparison)
     if _several_in_a_family(done):
         found.append(
             "Where several methods are of one kind (hard prompts, few-shot, soft prompts), the one named is the best of them by "
@@ -45,7 +46,8 @@ def verdict(comparison: Comparison) -> list[str]:
 
 
 def _first(comparison: Comparison) -> str:
-    """What to take."""
+    """What to take: the cheapest of those that cannot be told apart from the best and, if any does, surely beat the hard
+    prompt."""
     done, hard = comparison.done, _best(comparison.done, "hard")
     best = done[0]
     better = [r for r in done if hard is not None and r is not hard and _beats(comparison, r, hard)]
@@ -53,27 +55,39 @@ def _first(comparison: Comparison) -> str:
         if len(done) == 1:
             return f"Only the hard prompt was run: {comparison.metric} {share_text(hard.value)}."
         return _none_better(comparison, best, hard)
-    tied = [r for r in done if r is best or not comparison.pair(r.name, best.name).significant]
-    if better:
-        tied = [r for r in tied if r in better] or better
-    taken = min(tied, key=lambda r: (made(r.cost, "flops"), made(r.cost, "seconds")))
+    level = [r for r in done if r is best or not comparison.pair(r.name, best.name).significant]
+    open_ = [r for r in level if r in better] or better if better else level
+    taken = min(open_, key=lambda r: (made(r.cost, "flops"), made(r.cost, "seconds")))
     said = f"Take {_named(taken)}: {comparison.metric} {share_text(taken.value)}"
-    if taken is best:
-        others = [r for r in tied if r is not taken]
-        if others:
-            return f"{said}, the best, and the cheapest to make of the {len(tied)} that cannot be told apart from it."
-        return f"{said}, significantly better than every other method." if len(done) > 1 else f"{said}."
-    gap, more = gap_text(comparison.metric, best.value - taken.value), _more(comparison.metric)
-    return f"{said}. {_capital(_named(best))} scored {gap} {more}, not significant, and is {_times(taken, best)} to make."
+    if taken is not best:
+        return f"{said}. {_runner_up(comparison, taken, best)}"
+    if len(done) == 1:
+        return f"{said}."
+    if len(level) == 1:
+        return f"{said}, significantly better than every other method."
+    if len(open_) > 1:
+        return f"{said}, the best, and the cheapest to make of the {len(open_)} that cannot be told apart from it."
+    others, do = ("1 other", "does") if len(level) == 2 else (f"{len(level) - 1} others", "do")
+    return f"{said}, the best; {others} cannot be told apart from it, but {do} not surely beat the hard prompt."
+
+
+def _runner_up(comparison: Comparison, taken: Result, best: Result) -> str:
+    """What is given up against the best, whether the paired test can tell, and what the best costs."""
+    pair, metric = comparison.pair(taken.name, best.name), comparison.metric
+    gap = f"{gap_text(metric, pair.difference.value)} {_more(metric)}{_rows_of(comparison, pair)}"
+    return f"{_capital(_named(best))} scored {gap}, {_significance(metric, pair)}, and is {_times(taken, best)} to make."
 
 
 def _none_better(comparison: Comparison, best: Result, hard: Result) -> str:
     """That the hard prompt was not beaten, and whether the rows at hand could have told."""
     said = f"No method beats the hard prompt ({comparison.metric} {share_text(hard.value)})"
-    if best is hard or upward(comparison.metric, best.value) <= upward(comparison.metric, hard.value):
+    if best is hard or comparison.gain(hard, best) <= 0:
         return f"{said}: nothing needs to be trained."
-    gap, rows = gap_text(comparison.metric, best.value - hard.value), len(comparison.material.test)
-    return f"{said} by more than chance: the best, {_named(best)}, is {gap} better on {rows} test rows, not significant."
+    pair = comparison.pair(hard.name, best.name)
+    gap = gap_text(comparison.metric, pair.difference.value)
+    return (
+        f"{said} by more than chance: the best, {_named(best)}, is {gap} better on {pair.rows} test rows, not significant."
+    )
 
 
 def _against(comparison: Comparison, soft: Result, other: Result) -> str:
@@ -85,12 +99,27 @@ def _against(comparison: Comparison, soft: Result, other: Result) -> str:
         said = f"{_capital(_named(soft))} scores the same as {_named(other)}"
     else:
         said = f"{_capital(_named(soft))} is {gap_text(metric, gap)} {where} {_named(other)}"
-    rows = f" on the {pair.rows} rows that both were scored on" if pair.rows < len(comparison.material.test) else ""
-    return f"{said}{rows}, {_significance(metric, pair)}{_cheaper(soft, other)}."
+    return f"{said}{_rows_of(comparison, pair)}, {_significance(metric, pair)}{_cheaper(soft, other)}."
+
+
+def _rows_of(comparison: Comparison, pair: Pair) -> str:
+    """Which rows a difference is of, where they are not all."""
+    return f" on the {pair.rows} rows that both answered" if pair.rows < len(comparison.material.test) else ""
 
 
 def _more(metric: str) -> str:
     return "nearer" if metric in LOWER_IS_BETTER else "more"
+
+
+def _one_seed(comparison: Comparison) -> list[str]:
+    """What no interval says where methods that a seed changes have one seed."""
+    alone = [r.method.title for r in comparison.done if not r.training_variance]
+    if not alone:
+        return []
+    return [
+        f"Training variance is not in the intervals and tests of methods with one seed ({', '.join(alone)}): another seed may differ "
+        "by more than they say. Ask for --seeds 3."
+    ]
 
 
 def _several_in_a_family(done: Sequence[Result]) -> bool:
@@ -100,7 +129,8 @@ def _several_in_a_family(done: Sequence[Result]) -> bool:
 
 def _significance(metric: str, pair: Pair) -> str:
     low, high = gain_bounds(metric, pair.difference.low, pair.difference.high)
-    return f"{'significant' if pair.significant else 'not significant'} (95%: {low} to {high})"
+    only = "" if pair.training_variance else ", over the test rows only"
+    return f"{'significant' if pair.significant else 'not significant'} (95%: {low} to {high}{only})"
 
 
 def _cheaper(soft: Result, other: Result) -> str:

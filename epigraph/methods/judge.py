@@ -15,6 +15,7 @@ import numpy as np
 
 from epigraph import metrics
 from epigraph.methods.solver import Probabilities, Scorable
+from epigraph.metrics.paired import check_metric, row_metric
 from epigraph.tasks.kinds import Kind
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
@@ -54,6 +55,16 @@ def read(task: Task, rows: Sequence[Row], probabilities: Probabilities) -> Answe
 def value(task: Task, rows: Sequence[Row], given: Sequence[Answer]) -> float:
     """The task's metric, turned so that higher is better."""
     return metrics.upward(task.metric, JUDGES[task.kind].value(task, rows, given))
+
+
+def metric_of(task: Task, rows: Sequence[Row], given: Sequence[Any], name: str = "") -> metrics.Metric:
+    """The task's metric (or the one of this name) of these answers on any of the rows: what resampling asks. Unsupported where
+    answers alone do not make it."""
+    name = name or task.metric
+    check_metric(name)
+    if task.knows_labels and not task.has_labels:
+        return metrics.sets_metric(name, [row.labels for row in rows], given)
+    return row_metric(name, truth_of(rows), given, references_of(rows), list(task.labels))
 
 
 def scores(task: Task, rows: Sequence[Row], answers: Answers, seed: int) -> dict[str, object]:

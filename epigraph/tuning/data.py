@@ -5,6 +5,9 @@ to 2,000     the same; the prompt that is kept learns from train and validation 
 to 200       the same with more for validation
 to 32        every row trains and, in one of four folds, validates; without a test set these answers are the final score
 
+Outputs and sets of labels learn from validation rows only of a cross-validation: of one split these choose the threshold, and are
+too dear to write twice.
+
 With 1,000 rows the 150 of validation are worth a point of accuracy (``benchmarks/README.md``); with many more they are worth
 less, and learning once more from all of them costs the more.
 """
@@ -74,11 +77,12 @@ def divide(task: Task, config: TuneConfig, *, thrifty: bool = False) -> Parts:
             f"{task.train.source or 'the task'} has {len(rows)} usable rows; tuning needs {FEWEST_ROWS} or more."
         )
     labels = task.has_labels
-    thrifty = thrifty and config.validation is None and _refits(task)
+    thrifty = thrifty and config.validation is None
     if thrifty and len(rows) <= CROSS_ROWS:
         held = split_folds(rows, folds=FOLDS, seed=config.seed + 1, labels=labels)
         if len(held) > 1:
             return _crossed(task, rows, held)
+    thrifty = thrifty and _refits(task)
     if task.test is not None:
         final, split, rest = list(task.test.rows), "test", rows
     else:

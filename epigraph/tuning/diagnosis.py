@@ -1,7 +1,8 @@
 """Known failures of a tuning, named in words, each with its cure.
 
 before the first step: what the rows, the labels and the template show        ``diagnose_rows``
-after the last: what the loss, the prompt's norm and the answers show         ``diagnose``
+on the way: what the loss, the prompt's norm and the answers show             ``rate_failure``, ``collapse``, told by ``midway``
+after the last: the same, and whether the gain is noise                       ``diagnose``
 
 growth = ‖θ‖ / ‖θ₀‖, both in units of the start's rms, which for vectors is that of the embedding table's rows. Where offsets
 from a start are trained, θ₀ = 0, and growth = 1 + ‖θ‖ / √n for n of them: what they add to a start of rms 1. A prompt that
@@ -45,17 +46,18 @@ class Training:
     rate: float
 
     @classmethod
-    def of(cls, loop: Loop) -> "Training":
-        """What this loop shows."""
+    def of(cls, loop: Loop, *, norm: float | None = None) -> "Training":
+        """What this loop shows; ``norm`` is the prompt's now, where the loop has not come to its end."""
         losses = [float(found[4]) for found in loop.state.history]
-        return cls(losses=losses, growth=_growth(loop), rollbacks=loop.state.rollbacks, rate=loop.settings.rate)
+        growth = _growth(loop, loop.last_norm if norm is None else norm)
+        return cls(losses=losses, growth=growth, rollbacks=loop.state.rollbacks, rate=loop.settings.rate)
 
 
-def _growth(loop: Loop) -> float:
+def _growth(loop: Loop, norm: float) -> float:
     if loop.start_norm:
-        return loop.last_norm / loop.start_norm
+        return norm / loop.start_norm
     numbers = sum(parameter.numel() for parameter in loop.optimiser.parameters)
-    return 1 + loop.last_norm / math.sqrt(max(1, numbers))
+    return 1 + norm / math.sqrt(max(1, numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,8 @@ class Speller(Protocol):
 
 def diagnose(training: Training, answers: Answers) -> list[str]:
     """What went wrong in training and in the answers, the most serious first; empty where nothing did."""
-    found = [_collapse(answers), _rate(training), _noise(answers)]
+    fell = collapse(answers.given, answers.truth) if answers.labels else ""
+    found = [fell, rate_failure(training), _noise(answers)]
     return [warning for warning in found if warning]
 
 
@@ -108,7 +111,8 @@ def diagnose_rows(solver: PromptedBase, parts: Parts) -> list[str]:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def _rate(training: Training) -> str:
+def rate_failure(training: Training) -> str:
+    """What a learning rate that is too high or too low shows; "" where it is neither."""
     losses, growth, rate = training.losses, training.growth, training.rate
     if training.rollbacks >= MOST_ROLLBACKS:
         return (
@@ -133,11 +137,12 @@ def _rate(training: Training) -> str:
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-def _collapse(answers: Answers) -> str:
-    rows = len(answers.truth)
-    if not answers.labels or rows < JUDGED_ROWS:
+def collapse(answered: Sequence[str], truth: Sequence[str]) -> str:
+    """Whether labels fell back to one of them, which is not nearly always right; "" where they did not."""
+    rows = len(truth)
+    if rows < JUDGED_ROWS:
         return ""
-    (label, given), right = Counter(answers.given).most_common(1)[0], Counter(answers.truth)
+    (label, given), right = Counter(answered).most_common(1)[0], Counter(truth)
     if given < COLLAPSED * rows or right[label] >= NOT_COLLAPSED * rows:
         return ""
     return (

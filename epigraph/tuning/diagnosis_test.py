@@ -1,7 +1,9 @@
 """Every known failure, planted, is found; a healthy tuning has none."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,10 @@ from epigraph.methods.hard import instruction_in_place
 from epigraph.metrics import Interval
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
-from epigraph.tuning import tune
+from epigraph.tuning import Surroundings, tune
 from epigraph.tuning.data import Parts
 from epigraph.tuning.diagnosis import Answers, Training, diagnose, diagnose_rows, odd_labels
+from epigraph.tuning.loop import Moment
 
 TEXTS = [f"text number {i}" for i in range(20)]
 TASK = Task.from_rows(TEXTS, ["good", "bad"] * 10, template="{text}{prompt}\nIs:")
@@ -66,6 +69,31 @@ def test_a_rate_that_is_planted_is_found(engine: Engine) -> None:
     """In a real tuning: at a rate of nothing the prompt does not move."""
     found = tune(engine.base, TASK, TuneConfig(rate=1e-9, epochs=4, length=2, budget="1", validation=0.2), engine=engine)
     assert any("the learning rate is too low" in warning for warning in found.warnings)
+
+
+def test_a_failure_is_told_on_the_way_and_once(engine: Engine, tmp_path: Path) -> None:
+    """It was said when all time was spent; and a resumed tuning repeated what it had said."""
+    notes, steps = list[str](), list[int]()
+
+    def stop(moment: Moment) -> None:
+        steps.append(moment.step)
+        if any("too low" in note for note in notes) and len(steps) < 1000:
+            steps.extend(range(1000))
+            raise KeyboardInterrupt
+
+    config = TuneConfig(rate=1e-9, epochs=6, length=2, batch=8, budget="1", validation=0.2, keep="soft")
+    task = replace(TASK, train=Split(rows=(*TASK.train.rows, replace(TASK.train.rows[0], fields={"text": "x " * 3000}))))
+    with pytest.raises(KeyboardInterrupt):
+        tune(engine.base, task, config, engine=engine, around=Surroundings(runs=tmp_path, listener=stop, note=notes.append))
+    early = [note for note in notes if "the learning rate is too low" in note]
+    assert len(early) == 1
+    assert re.match(r"warning: at step \d+ of \d+: the learning rate is too low", early[0])
+    assert any("shortened" in note for note in notes)
+    (folder,) = tmp_path.iterdir()
+    again = list[str]()
+    result = tune(engine.base, task, config, engine=engine, around=Surroundings(resume=folder, note=again.append))
+    assert not [note for note in again if "warning" in note]
+    assert any("the learning rate is too low" in warning for warning in result.warnings)
 
 
 def test_answers_of_one_label_and_gains_of_noise_are_named() -> None:

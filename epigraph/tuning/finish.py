@@ -14,7 +14,7 @@ from epigraph.library import Card, Lineage, StoredPrompt
 from epigraph.methods import PromptedBase
 from epigraph.methods.calibration import calibrate
 from epigraph.methods.solver import Scorable
-from epigraph.methods.threshold import with_best_threshold
+from epigraph.methods.threshold import best_threshold, with_best_threshold
 from epigraph.metrics import RANK_SCORES, upward
 from epigraph.model import PromptModel, facts
 from epigraph.prompts import KINDS, AnyForm, SoftPrompt, kept_numbers
@@ -89,19 +89,17 @@ def finish(made: Made) -> TuneResult:
     """Decide what is kept, score it and the hard prompt on the final rows, and write the card."""
     solver, parts, seed = made.solver, made.parts, made.config.seed
     tuned_seconds = made.meter.seconds
-    tuned = _calibrated(
-        made, with_best_threshold(made.method([loop.prompt for loop in made.trained.loops]), parts.validation)
-    )
-    judged = _judged(made, tuned)
+    tuned, judged = _tuned(made)
     final = list(parts.final)
     made.around.stage("scoring", 0, len(final))
     tasks = Wordings(written=made.task, tuned=solver.task)
-    verdict = decide(judged, solver.engine, tasks, parts, solver.output_tokens, seed=seed, soft_only=_soft_only(made.config))
+    book, soft_only = made.around.book, _soft_only(made.config)
+    verdict = decide(judged, solver.engine, tasks, parts, solver.output_tokens, seed=seed, soft_only=soft_only, book=book)
     keeps_hard = verdict.keeps == "hard"
-    rival = _calibrated(made, verdict.hard.method)
+    rival = _with_threshold(made, _calibrated(made, verdict.hard.method))
     kept = rival if keeps_hard else tuned
     unseen = parts.split in ("test", "holdout")  # else the final rows are those of the verdict
-    hard = evaluate(rival if unseen else verdict.hard.judged, final, split=parts.split, seed=seed)
+    hard = evaluate(book.of(rival) if unseen else verdict.hard.judged, final, split=parts.split, seed=seed)
     scored = hard if keeps_hard else evaluate(tuned if unseen else judged, final, split=parts.split, seed=seed)
     made.around.stage("scoring", len(final), len(final))
     reasons = _reasons(made, kept, verdict)
@@ -160,15 +158,28 @@ def _soft_only(config: TuneConfig) -> bool:
     return config.keep == "soft" or (not config.keep and bool(asked))
 
 
-def _judged(made: Made, tuned: PromptedBase) -> Scorable:
-    """What answers the validation rows: where rows are used twice, the prompts that have not learned from them."""
+def _tuned(made: Made) -> tuple[PromptedBase, Scorable]:
+    """The prompt that is kept, and what answers the validation rows: where rows are used twice, prompts that have not learned
+    from them, from whose answers the threshold is learned as well."""
     parts = made.parts
+    tuned = _calibrated(made, made.method([loop.prompt for loop in made.trained.loops]))
     if parts.folds:
-        methods = [_calibrated(made, made.method([prompt])) for prompt in made.trained.folds]
-        return CrossValidated(methods, parts.all, parts.folds)
+        return _crossed(made, tuned)
+    tuned = with_best_threshold(tuned, parts.validation)
     if not parts.refit:
-        return tuned
-    return _calibrated(made, made.method([contender.loops[0].prompt for contender in made.trained.kept]))
+        return tuned, tuned
+    return tuned, _calibrated(made, made.method([contender.loops[0].prompt for contender in made.trained.kept]))
+
+
+def _crossed(made: Made, tuned: PromptedBase) -> tuple[PromptedBase, Scorable]:
+    """The same of a cross-validation: every row is answered by the fold that has not learned from it."""
+    rows, folds = made.parts.all, made.parts.folds
+    methods = [_calibrated(made, made.method([prompt])) for prompt in made.trained.folds]
+    judged = CrossValidated(methods, rows, folds)
+    if not tuned.task.knows_labels or tuned.task.has_labels:
+        return tuned, judged
+    threshold = best_threshold(judged, rows)
+    return tuned.with_threshold(threshold), CrossValidated([m.with_threshold(threshold) for m in methods], rows, folds)
 
 
 def _search_reasons(made: Made) -> dict[str, str]:
@@ -198,12 +209,14 @@ def _left_out(names: Sequence[str]) -> str:
 
 
 def _calibrated(made: Made, solver: PromptedBase) -> PromptedBase:
-    """With the calibration that was asked, matched on the texts that were tuned on, and a threshold that fits it."""
+    """With the calibration that was asked, matched on the texts that were tuned on."""
     how, parts = made.config.calibrate, made.parts
-    if not how:
-        return solver
-    shifted = calibrate(solver, how, [*parts.train, *parts.validation][:MATCHED_ROWS])
-    return with_best_threshold(shifted, parts.validation)
+    return calibrate(solver, how, [*parts.train, *parts.validation][:MATCHED_ROWS]) if how else solver
+
+
+def _with_threshold(made: Made, solver: PromptedBase) -> PromptedBase:
+    """Where answers were calibrated: with the threshold that fits them."""
+    return with_best_threshold(solver, made.parts.validation) if made.config.calibrate else solver
 
 
 def _answer_settings(tuned: PromptedBase, rival: PromptedBase) -> dict[str, Any]:
@@ -219,9 +232,9 @@ def _answer_settings(tuned: PromptedBase, rival: PromptedBase) -> dict[str, Any]
 def _answer_reasons(made: Made, tuned: PromptedBase) -> dict[str, str]:
     task, found = tuned.task, {}
     if task.knows_labels and not task.has_labels:
-        rows = len(made.parts.validation)
+        held = "held-out rows, whose score is a little too good for it" if made.parts.folds else "validation rows"
         found["threshold"] = (
-            f"{task.threshold:g}: a label is given from this probability on; best {task.metric} on {rows} validation rows"
+            f"{task.threshold:g}: a label is given from this probability on; best {task.metric} on {len(made.parts.validation)} {held}"
         )
     if task.kind == "ordinal":
         median = task.metric in RANK_SCORES
@@ -300,7 +313,8 @@ def _again(made: Made) -> str:
     if not tried:
         return ""
     if loop not in tried:
-        return "; learned from all rows it answered worse at every rate tried, so that one is kept"
+        rates = ", ".join(f"{one.settings.rate:g}" for one in tried)
+        return f"; learned from all rows it answered worse at every rate tried ({rates}), so that one is kept"
     failed = f" at the rate {loop.settings.rate:g}, since a higher one answered them worse" if loop is not tried[0] else ""
     return f"; then {loop.state.step} steps over all rows{failed}"
 

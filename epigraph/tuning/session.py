@@ -30,6 +30,7 @@ from epigraph.tuning.compiling import Compiling, weigh
 from epigraph.tuning.data import Parts, divide
 from epigraph.tuning.diagnosis import diagnose_rows
 from epigraph.tuning.finish import Made, finish
+from epigraph.tuning.midway import Midway
 from epigraph.tuning.objective import make_objective
 from epigraph.tuning.reporter import Reporter
 from epigraph.tuning.result import TuneResult
@@ -89,7 +90,7 @@ def tune(
     if run is not None:
         around.started(run)
     findings = [*filter(None, [shortened]), *diagnose_rows(solver, parts)]
-    for finding in findings:
+    for finding in findings if around.resume is None else ():  # a resumed run has said it
         around.note(f"warning: {finding}")
     frozen_seconds = _freeze(engine, solver, parts, run, around)
     chosen = _trials(solver, first, choices, parts, config, run, meter)
@@ -293,7 +294,8 @@ def _train(
     budget = parse_budget(config.budget)
     seconds = dict(enumerate(chosen.seconds))
     again = seconds_again(chosen.seconds, lanes.parts.again, choices.members)
-    limit = (lambda: budget - again - meter.seconds) if isinstance(budget, float) else None
+    time_left = (lambda: budget - meter.seconds) if isinstance(budget, float) else None
+    limit = (lambda: time_left() - again) if time_left else None
     search = Halving(
         lanes.contenders(reporter.listener),
         members=choices.members,
@@ -302,7 +304,9 @@ def _train(
         note=around.note,
     )
     state_file = run.state_file if run is not None else None
-    return train(search, lanes, reporter, state_file, resume=around.resume is not None)
+    midway = Midway(lanes.parts, lambda contender: lanes.solvers[contender.lane], around.note)
+    resume = around.resume is not None
+    return train(search, lanes, reporter, state_file, resume=resume, midway=midway, time_left=time_left)
 
 
 def longest_output(base: Base, task: Task, rows: Sequence[Row]) -> int:

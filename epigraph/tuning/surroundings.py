@@ -1,9 +1,10 @@
 """What surrounds a tuning: where it reports, where it keeps its run, where other prompts come from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from epigraph.methods.remembered import Book
 from epigraph.prompts import SoftPrompt
 from epigraph.tuning.loop import Listener
 from epigraph.tuning.run import Run
@@ -30,3 +31,5 @@ class Surroundings:
     """The newest versions of all prompts of this base with their forms, for the start ``nearest``."""
     wrap: Callable[[SoftPrompt], SoftPrompt] = lambda prompt: prompt
     source: Sequence[str] = ()
+    book: Book = field(default_factory=Book)
+    """What hard prompts answered before; several tunings that share it ask each of them for each row once."""

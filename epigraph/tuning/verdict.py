@@ -1,6 +1,7 @@
 """Soft or hard: whether validation prefers the tuned prompt to the best hard prompt.
 
-    keep the soft prompt, unless the best hard prompt is better by ``noise``        interval: paired bootstrap over the rows
+    keep the soft prompt, unless the best hard prompt is better by ``noise``
+    gain = metric(soft) − metric(hard), turned so that + is better        interval: paired bootstrap over the rows
 
 The hard prompts are the instruction before the row or in the prompt's place and, with few rows, two to sixteen examples before
 the row. Each is the form it would be stored as, the embedded text, so what is judged is what is kept. A hard prompt was
@@ -18,12 +19,13 @@ from epigraph.errors import ConfigError, EpigraphError, Unsupported
 from epigraph.methods import PromptedBase, judge
 from epigraph.methods.choice import CHOOSING_ROWS, zero_shots
 from epigraph.methods.hard import draw_examples, few_shot, fits, instruction_in_place
+from epigraph.methods.remembered import Book
 from epigraph.methods.solver import Scorable
 from epigraph.methods.threshold import with_best_threshold
 from epigraph.methods.watched import WATCHED_OUTPUTS, Watched, forgiving_loss, standard_error
 from epigraph.methods.wording import worded
-from epigraph.metrics import Interval, mean_metric, paired_bootstrap, right, upward
-from epigraph.metrics.paired import row_metric
+from epigraph.metrics import LOWER_IS_BETTER, Interval, upward
+from epigraph.metrics.paired import bounds, resample, seeded_difference
 from epigraph.prompts import Embedded, Form, plain_forms
 from epigraph.tasks.encode import opening
 from epigraph.tasks.row import Row
@@ -39,7 +41,8 @@ Build = Callable[[Sequence[Row]], PromptedBase]
 
 @dataclass(frozen=True, kw_only=True)
 class HardPrompt:
-    """A hard prompt as it would be stored; ``judged`` answers the rows of the verdict. ``holds_texts``: of training rows."""
+    """A hard prompt as it would be stored; ``judged`` answers the rows of the verdict, each once. ``holds_texts``: of training
+    rows."""
 
     name: str
     method: PromptedBase
@@ -49,7 +52,8 @@ class HardPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """``keeps`` is "soft" or "hard"; ``gain`` is soft − hard on ``rows`` rows, in the metric ``metric``.
+    """``keeps`` is "soft" or "hard"; ``gain`` is how much better the soft prompt is on ``rows`` rows, in the task's ``metric``:
+    + is better, also where less is (mae).
 
     ``truth`` and ``given`` are the right answers of these rows and those of the soft prompt, as texts; ``tried`` says which hard
     prompts there were.
@@ -92,23 +96,33 @@ class Wordings:
 
 
 def decide(
-    soft: Scorable, engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int, soft_only: bool
+    soft: Scorable,
+    engine: Engine,
+    tasks: Wordings,
+    parts: Parts,
+    output_tokens: int,
+    *,
+    seed: int,
+    soft_only: bool,
+    book: Book | None = None,
 ) -> Verdict:
     """The verdict on the validation rows, or on those that the folds hold out.
 
-    ``soft_only`` says that the soft prompt is kept whatever comes out.
+    ``soft_only`` says that the soft prompt is kept whatever comes out. ``book`` has what hard prompts answered before.
     """
     task = tasks.tuned
     rows = [parts.all[place] for fold in parts.folds for place in fold] or list(parts.validation)
     rows = rows[:WATCHED_OUTPUTS] if task.writes else rows
-    hard, tried = _best(hard_prompts(engine, tasks, parts, output_tokens, seed=seed), rows[:CHOOSING_ROWS])
+    hards = hard_prompts(engine, tasks, parts, output_tokens, seed=seed, book=book)
+    hard, tried = _best(hards, rows[:CHOOSING_ROWS])
     ours, theirs = (_answers(method, rows) for method in (soft, hard.judged))
     prefers_hard = rank([ours.watched, theirs.watched])[0] == 1
     truth = [_truth(row) for row in rows]
-    gain, metric = _gain(task, rows, truth, theirs.given, ours.given, seed)
+    gain = _gain(task, rows, theirs.answers, ours.answers, seed)
     split = "crossval" if parts.folds else "validation"
     clear = theirs.watched.score - theirs.watched.error > ours.watched.score
-    measured = f"soft − hard is {_said(gain)} {metric} on {len(rows)} {split} rows"
+    difference = "hard − soft" if task.metric in LOWER_IS_BETTER else "soft − hard"
+    measured = f"{difference} is {_said(gain)} {task.metric} on {len(rows)} {split} rows"
     if not prefers_hard:
         reason = f"the soft prompt: against {hard.name}, {measured}"
     else:
@@ -122,7 +136,7 @@ def decide(
         reason=reason,
         hard=hard,
         gain=gain,
-        metric=metric,
+        metric=task.metric,
         rows=len(rows),
         split=split,
         truth=truth,
@@ -133,8 +147,9 @@ def decide(
 
 @dataclass(frozen=True)
 class Answered:
-    """A method's answers to the rows of the verdict, as texts, and what they show."""
+    """A method's answers to the rows of the verdict, as texts too, and what they show."""
 
+    answers: Sequence[judge.Answer]
     given: Sequence[str]
     watched: Watched
 
@@ -148,20 +163,22 @@ def _best(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPrompt,
     return best, f"{best.name}: best on {len(rows)} validation rows ({tried})"
 
 
-def hard_prompts(engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int) -> list[HardPrompt]:
+def hard_prompts(
+    engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int, book: Book | None = None
+) -> list[HardPrompt]:
     """Every hard prompt that may be kept instead."""
-    task = tasks.written
+    task, book = tasks.written, book or Book()
     found = []
     for name, written in zero_shots_that_fit(engine, tasks, output_tokens).items():
         method = _kept(written, parts)
-        found.append(HardPrompt(name=name, method=method, judged=method, holds_texts=False))
+        found.append(HardPrompt(name=name, method=method, judged=book.of(method), holds_texts=False))
     if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
         return found
     for shots in SHOTS:
         if shots < len(parts.train):
             shown = _shown(engine, task, shots, output_tokens, seed)
             try:
-                found.append(_with_examples(f"{shots}-shot", shown, parts))
+                found.append(_with_examples(f"{shots}-shot", shown, parts, book))
             except EpigraphError:  # so many examples do not fit beside a row
                 break
     return found
@@ -202,9 +219,9 @@ def _kept(hard: PromptedBase, parts: Parts) -> PromptedBase:
     return with_best_threshold(storable(hard), parts.validation)
 
 
-def _with_examples(name: str, build: Build, parts: Parts) -> HardPrompt:
+def _with_examples(name: str, build: Build, parts: Parts, book: Book) -> HardPrompt:
     method = _kept(build(parts.train), parts)
-    judged: Scorable = method
+    judged: Scorable = book.of(method)
     if parts.folds:
         held = [set(fold) for fold in parts.folds]
         others = [[row for place, row in enumerate(parts.all) if place not in fold] for fold in held]
@@ -228,7 +245,7 @@ def _answers(method: Scorable, rows: Sequence[Row]) -> Answered:
     score = judge.value(task, rows, answers.given)
     error = standard_error(task.metric, score, len(rows), len(task.labels))
     given = [answer if isinstance(answer, str) else ", ".join(sorted(answer)) for answer in answers.given]
-    return Answered(given, Watched(score, -_loss(task, rows, answers), error))
+    return Answered(answers.given, given, Watched(score, -_loss(task, rows, answers), error))
 
 
 def _loss(task: Task, rows: Sequence[Row], answers: judge.Answers) -> float:
@@ -248,19 +265,15 @@ def _loss(task: Task, rows: Sequence[Row], answers: judge.Answers) -> float:
 
 
 def _gain(
-    task: Task, rows: Sequence[Row], truth: Sequence[str], hard: Sequence[str], soft: Sequence[str], seed: int
-) -> tuple[Interval, str]:
-    """soft − hard, paired; the share of right answers where the task's metric cannot be compared row by row."""
-    references = judge.references_of(rows)
-    try:
-        if not task.has_labels and task.knows_labels:
-            raise Unsupported("sets of labels are compared as wholes")
-        first, second = (row_metric(task.metric, truth, answers, references) for answers in (hard, soft))
-        metric = task.metric
-    except Unsupported:
-        first, second = (mean_metric(right(truth, answers)) for answers in (hard, soft))
-        metric = "accuracy"
-    return paired_bootstrap(first, second, len(rows), seed=seed), metric
+    task: Task, rows: Sequence[Row], hard: Sequence[judge.Answer], soft: Sequence[judge.Answer], seed: int
+) -> Interval:
+    """How much better the soft prompt is by the task's metric, paired."""
+    least, most = bounds(task.metric, len(task.labels))
+    both = [resample([judge.metric_of(task, rows, given)], len(rows), seed=seed) for given in (hard, soft)]
+    found = seeded_difference(*both, span=most - least)
+    if task.metric in LOWER_IS_BETTER:
+        return Interval(-found.value, -found.high, -found.low)
+    return Interval(found.value, found.low, found.high)
 
 
 def _truth(row: Row) -> str:
