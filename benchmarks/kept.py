@@ -1,15 +1,21 @@
 """Measurements that are kept as they come, so that a script that was stopped goes on where it was.
 
-A JSON line a measurement in ``--out``, under a first line that says what was asked; another question begins anew. After
-``--minutes`` no further measurement begins: the same command goes on.
+``Kept``: a JSON line a measurement in ``--out``, under a first line that says what was asked; another question begins anew. After
+``--minutes`` no further measurement begins: the same command goes on. ``Table``: one JSON file of all cells, whatever was asked,
+so that more of them can be asked later.
 """
 
 import argparse
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from epigraph.base import Base
 
 
 class TimeUp(Exception):
@@ -48,3 +54,39 @@ class Kept:
 def go_on(kept: Kept, minutes: float) -> None:
     """Say that time is up."""
     print(f"{minutes:g} minutes are over; {len(kept.known)} measurements are in {kept.path}. The same command goes on.")
+
+
+class Table:
+    """All cells so far, on disk after each."""
+
+    def __init__(self, file: Path, base: Base, *, quick: bool) -> None:
+        self.file = file
+        self.machine = {
+            "base": base.name,
+            "dtype": base.precision.name,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+            "quick": quick,
+        }
+        found = json.loads(file.read_text()) if file.exists() else {"cells": {}, "machine": self.machine}
+        if found["machine"] != self.machine:
+            raise SystemExit(f"{file} was measured on {found['machine']}, this is {self.machine}: give another --out.")
+        self.cells: dict[str, dict[str, Any]] = found["cells"]
+
+    def add(self, what: str, cell: dict[str, Any]) -> None:
+        """Keep a cell; an interrupt leaves the file whole."""
+        self.cells[what] = cell
+        self._write({"verdicts": []})
+        print(f"{what}: {cell.get('value', cell.get('refused'))} {cell.get('seconds', '')}", flush=True)
+
+    def close(self, *, verdicts: Sequence[Mapping[str, Any]], **found: object) -> None:
+        """Keep what follows from the cells."""
+        self._write({"verdicts": list(verdicts), **found})
+        print(f"written: {self.file}")
+
+    def _write(self, more: Mapping[str, object]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.file.with_suffix(".partial")
+        partial.write_text(json.dumps({"machine": self.machine, **more, "cells": self.cells}))
+        partial.replace(self.file)

@@ -16,6 +16,7 @@ SCRIPTS = (
     "memory",
     "compile",
     "kinds",
+    "few_shot",
     "decoding",
     "serving",
     "soak",
@@ -50,7 +51,7 @@ def test_a_script_of_many_tasks_writes_json(name: str, found: str, tmp_path: Pat
 
 
 def test_every_script_is_tried() -> None:
-    shared = {"measuring", "drawing", "kept"}
+    shared = {"measuring", "drawing", "kept", "paired"}
     needs_the_base = {"main_job", "calibration", "shortcut"}
     many_tasks = {"multitask", "continual"}
     assert {file.stem for file in BENCHMARKS.glob("*.py")} == {*SCRIPTS, *shared, *needs_the_base, *many_tasks}

@@ -77,6 +77,8 @@ def test_the_whole_way(cli: Any, toy_flags: list[str], files: list[Path], tmp_pa
     assert alone["prompt"] == "base"
     assert "output" in alone
     assert cli("library", "verify").code == 0
+    kept = cli("library", "verify", "--privacy", "--json").json["holdings"]
+    assert not [one["where"] for one in kept if "look into it" in one["what"]]
     assert cli("library", "remove", "one", "--force").code == 0
     left = cli(
         "predict", "auto", "xx xxx x", "--min-route", "0", "--json"

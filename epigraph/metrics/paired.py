@@ -144,13 +144,19 @@ def seeded_difference(first: Draws, second: Draws, *, seed: int = 0, span: float
 
     ``span`` is the width of the metric's range: what no resample shows may still be that far from it.
     """
-    if first.draws.shape[1] != second.draws.shape[1] or first.rows != second.rows:
+    return mean_difference([(first, second)], seed=seed, span=span)
+
+
+def mean_difference(pairs: Sequence[tuple[Draws, Draws]], *, seed: int = 0, span: float = 1.0) -> Difference:
+    """The mean of second − first over several sets of rows, each resampled by itself (``resample`` with a seed of its own)."""
+    if any(a.draws.shape[1] != b.draws.shape[1] or a.rows != b.rows for a, b in pairs):
         raise DataError("two methods were compared on different rows.", "Score both on the same rows.")
-    both = _over_seeds(second, seed) - _over_seeds(first, seed)
-    value = second.value - first.value
+    drawn = [_over_seeds(b, seed + n) - _over_seeds(a, seed + n) for n, (a, b) in enumerate(pairs)]
+    both = np.mean(drawn, axis=0)
+    value = statistics.fmean(b.value - a.value for a, b in pairs)
     low, high = (float(bound) for bound in np.percentile(both, [2.5, 97.5]))
     if low == high:
-        unseen = span * wilson(0.0, first.rows).high
+        unseen = span * wilson(0.0, sum(a.rows for a, _ in pairs)).high
         low, high = value - unseen, value + unseen
     tail = min(int((both <= 0).sum()), int((both >= 0).sum()))
     p = min(1.0, 2 * (tail + 1) / (len(both) + 1))

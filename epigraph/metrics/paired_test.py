@@ -13,6 +13,7 @@ from epigraph.metrics.paired import (
     check_metric,
     holm,
     mcnemar_seeds,
+    mean_difference,
     resample,
     resamples_for,
     row_metric,
@@ -132,3 +133,14 @@ def test_many_methods_can_still_differ_significantly() -> None:
     for methods in (11, 15, 40):
         pairs = methods * (methods - 1) // 2
         assert holm([2 / (resamples_for(pairs) + 1)] * pairs)[0] < 0.05
+
+
+def test_the_mean_over_several_sets_is_surer_than_each() -> None:
+    """Every set's rows are drawn by themselves, so that what is chance in one averages out over several."""
+    pairs = [(draws(RIGHT[:1], seed=n), draws(RIGHT[1:2], seed=n)) for n in range(4)]
+    one, all_of_them = mean_difference(pairs[:1]), mean_difference(pairs)
+    assert one == seeded_difference(*pairs[0])
+    assert all_of_them.value == pytest.approx(one.value)
+    assert all_of_them.high - all_of_them.low < 0.7 * (one.high - one.low)
+    with pytest.raises(DataError, match="different rows"):
+        mean_difference([(draws(RIGHT), draws(RIGHT[:, :100]))])

@@ -114,7 +114,7 @@ def decide(
     rows = [parts.all[place] for fold in parts.folds for place in fold] or list(parts.validation)
     rows = rows[:WATCHED_OUTPUTS] if task.writes else rows
     hards = hard_prompts(engine, tasks, parts, output_tokens, seed=seed, book=book)
-    hard, tried = _best(hards, rows[:CHOOSING_ROWS])
+    hard, tried = best_hard(hards, rows[:CHOOSING_ROWS])
     ours, theirs = (_answers(method, rows) for method in (soft, hard.judged))
     prefers_hard = rank([ours.watched, theirs.watched])[0] == 1
     truth = [_truth(row) for row in rows]
@@ -154,8 +154,8 @@ class Answered:
     watched: Watched
 
 
-def _best(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPrompt, str]:
-    """The best on a few rows, and what was tried in words."""
+def best_hard(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPrompt, str]:
+    """The best of these on a few rows, and what was tried in words."""
     seen = [_answers(hard.judged, rows).watched for hard in hards]
     metric = hards[0].method.task.metric
     tried = ", ".join(f"{hard.name}: {upward(metric, one.score):.3f}" for hard, one in zip(hards, seen, strict=True))
