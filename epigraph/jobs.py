@@ -28,7 +28,7 @@ from epigraph.methods.shortened import shortened_note
 from epigraph.methods.wording import worded
 from epigraph.model import PromptModel, base_of, facts
 from epigraph.prompts import Form, plain_forms
-from epigraph.routing import AutoModel, Router, learn_route, read_router
+from epigraph.routing import AutoModel, Router, answering_version, learn_route, read_router
 from epigraph.routing import open_auto as load_auto
 from epigraph.tasks.hub import is_hub
 from epigraph.tasks.task import Task
@@ -164,10 +164,11 @@ def open_auto(
     library: Path, *, base: str, device: str, dtype: str, note: Note, threshold: float, otherwise: str
 ) -> AutoModel:
     """The library's router and its prompts on their base: the one named, or the one that the first prompt still there names."""
-    shelf = Library(library)
-    there = set(shelf.names())
-    routed = [said.prompt for said in read_router(library).tasks.values()] if not base else []
-    first = next((prompt for prompt in routed if prompt.partition("@")[0] in there), None)
+    shelf, first = Library(library), ""
+    if not base:
+        router = read_router(library)
+        answering = (answering_version(shelf, said.prompt, router.fingerprint) for said in router.tasks.values())
+        first = next(filter(None, answering), "")
     loaded = load_base(base or (base_of(shelf.card(first)) if first else DEFAULT), dtype=dtype, device=device, note=note)
     return load_auto(library, loaded, threshold=threshold, otherwise=otherwise)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from epigraph.config import read_toml
 from epigraph.continual import sequence
 from epigraph.library import Library, read_prompt
 
@@ -76,6 +77,8 @@ def test_the_whole_way(cli: Any, toy_flags: list[str], files: list[Path], tmp_pa
     assert alone["prompt"] == "base"
     assert "output" in alone
     assert cli("library", "verify").code == 0
+    kept = cli("library", "verify", "--privacy", "--json").json["holdings"]
+    assert not [one["where"] for one in kept if "look into it" in one["what"]]
     assert cli("library", "remove", "one", "--force").code == 0
     left = cli(
         "predict", "auto", "xx xxx x", "--min-route", "0", "--json"
@@ -163,6 +166,9 @@ def test_bad_input_ends_with_one_line_and_nothing_written(
         ([*files[:2], "--ensemble", "2"], "an ensemble of 2 was asked for a sequence"),
         ([*files[:2], "--calibrate", "contextual"], "calibration 'contextual' was asked for a sequence"),
         ([*files[:2], "--resume", tmp_path], "--resume was given with --base, --batch, --dtype"),
+        ([*files[:2], "--holdout", "0"], "task 'one' has no test set, and holdout 0 keeps none of its 24 rows"),
+        ([*files[:2], "--holdout", "0.9"], "task 'one' has 24 rows, of which holdout 0.9 leaves 2; tuning needs 4"),
+        ([*files[:2], "--test-rows", "0"], "test_rows 0 was asked"),
     ]
     for arguments, message in cases:
         answer = cli("continual", *arguments, *toy_flags, *QUICK)
@@ -186,6 +192,91 @@ def test_a_sequence_stays_on_its_base(
     refused = cli("continual", files[2], "--resume", folder_of(answer))
     assert refused.code == 2
     assert "was begun on a base of fingerprint" in refused.err
+
+
+def test_what_a_task_was_is_what_it_stays(
+    cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path, write_csv: Any, toy_rows: Any
+) -> None:
+    """A learned task's TOML got other label words and another template, and its file another label: the prompt was asked for
+    words it had not learned, and the union in which earlier rows of the matrix were measured became another."""
+    said = tmp_path / "moods.toml"
+    shutil.copy(files[0], tmp_path / "moods.csv")
+    lines = 'template = "{text}{prompt}:"\n[data]\ntrain = "moods.csv"\n[labels]\nanimal = "%s"\nmetal = "%s"\n'
+    said.write_text(lines % ("good", "bad"))
+    answer = cli("continual", said, files[1], *toy_flags, *QUICK, "--methods", "separate,sequential", "--json")
+    assert answer.code == 0, answer.err
+    folder = folder_of(answer)
+    began = read_toml(folder / "sequence.toml")["tasks"]
+    said.write_text(lines.replace("{prompt}:", "{prompt} is") % ("great", "awful"))
+    shutil.move(files_gone := tmp_path / "moods.csv", tmp_path / "away.csv")
+    gone = cli("continual", "--resume", folder, "--json")
+    assert (gone.code, "the data of task moods is gone" in gone.err) == (0, True), gone.err
+    shutil.move(tmp_path / "away.csv", files_gone)
+
+    later = cli("continual", files[2], "--resume", folder, "--json")
+    assert later.code == 0, later.err
+    assert "the labels of task moods stay what they were when the sequence began: animal = good, metal = bad" in later.err
+    assert "the template of task moods stays what it was" in later.err
+    assert later.json["labels"]["union"] == 2 + 2 + 2
+    for before, after in zip(answer.json["methods"], later.json["methods"], strict=True):
+        for scenario in ("known", "inferred", "union"):
+            old, new = before["scenarios"][scenario]["matrix"], after["scenarios"][scenario]["matrix"]
+            assert [row[:2] for row in new[:2]] == old
+            assert new[2][0] is not None
+    assert read_toml(folder / "sequence.toml")["tasks"][:2] == began
+
+    write_csv(files_gone, [*toy_rows(24), ("another", "mineral"), ("one more", "mineral")])
+    other = cli("continual", write_csv(tmp_path / "four.csv", toy_rows(24)), "--resume", folder, "--json")
+    assert other.code == 0, other.err
+    assert "the data of task moods is not what it was, so it is not measured again" in other.err
+    assert other.json["scenarios"]["inferred"]["matrix"][3][0] is None
+    assert other.json["labels"]["union"] == 2 + 2 + 2 + 1
+
+
+def test_a_later_task_that_does_not_fit_leaves_the_sequence_as_it_is(
+    cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path, write_csv: Any, toy_rows: Any
+) -> None:
+    answer = cli("continual", *files[:2], *toy_flags, *QUICK, "--json")
+    assert answer.code == 0, answer.err
+    folder = folder_of(answer)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_csv(tmp_path / "pairs.csv", toy_rows(20), ("message", "label"))
+    pairs = tmp_path / "pairs.toml"
+    pairs.write_text('template = "{message}{prompt}:"\n[data]\ntrain = "pairs.csv"\n[columns]\nmessage = "message"\n')
+    for task, message in (
+        (files[0], "two tasks are called 'one'"),
+        (pairs, "task 'pairs' has the columns message; the sequence"),
+    ):
+        refused = cli("continual", task, "--resume", folder)
+        assert (refused.code, message in refused.err) == (2, True), refused.err
+        assert len(refused.err.strip().splitlines()) == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_task_it_is_in_must_be_what_it_was(
+    cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One method had scored the task, then its rows changed: the methods after it were measured on others, side by side."""
+    mine = [Path(shutil.copy(file, tmp_path / file.name)) for file in files[:2]]
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sequence.OnePrompt, "learn", stop)
+        answer = cli("continual", *mine, *toy_flags, *QUICK, "--methods", "separate,sequential", "--json")
+    assert answer.code == 130
+    folder = Path(answer.json["error"]["hint"].split("--resume ")[1].split(" --library")[0])
+    content = mine[0].read_text()
+    mine[0].write_text(content + "aa a aaa,metal\n")
+    refused = cli("continual", "--resume", folder)
+    assert refused.code == 2
+    assert "rows of task 'one', which it is in, are not what they were" in refused.err
+    mine[0].write_text(content)
+    mine[1].write_text(mine[1].read_text() + "aa a aaa,metal\n")  # not begun: as it is now
+    later = cli("continual", "--resume", folder, "--json")
+    assert later.code == 0, later.err
+    assert later.json["order"] == ["one", "two"]
 
 
 def test_one_prompt_keeps_its_template_whatever_the_length_of_later_rows(

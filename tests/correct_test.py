@@ -4,7 +4,7 @@ import csv
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from epigraph.cli import main
 from epigraph.compare.drafts import FILE as DRAFTS
-from epigraph.correct.privacy import COMPARISONS, KEPT, embedded
+from epigraph.correct.privacy import COMPARISONS, FIELDS, KEPT, OWN, check_privacy, embedded
 from epigraph.jobs import RUNS
 from epigraph.library import Library, Lineage
 from epigraph.routing.shelf import FOLDER as ROUTER
@@ -214,6 +214,7 @@ def test_what_could_hold_texts_is_named_file_by_file_and_field_by_field(cli: Any
     nested = sequence / "separate" / "0-one" / "prompt" / "prompt.safetensors"
     nested.parent.mkdir(parents=True)
     nested.write_bytes(b"")
+    (sequence / "separate" / "strange.bin").write_bytes(b"")
     Path(COMPARISONS, "task", "cells").mkdir(parents=True)
     found = cli("library", "verify", "--privacy", "--json").json
     where = {Path(one["where"]).name: one["holds"] for one in found["holdings"] if not one["field"]}
@@ -222,7 +223,7 @@ def test_what_could_hold_texts_is_named_file_by_file_and_field_by_field(cli: Any
     assert where["weights.safetensors"] == "vectors"
     assert str(nested) in {one["where"] for one in found["holdings"]}
     assert where["cells"] == "answers"
-    assert where[RUNS] == "names"
+    assert where[RUNS] == where["run.toml"] == "texts"
     assert where[".surprise"] == "texts"
     assert where["prompt.safetensors"] == "vectors"
     assert where["metrics.jsonl"] == "numbers"
@@ -231,10 +232,44 @@ def test_what_could_hold_texts_is_named_file_by_file_and_field_by_field(cli: Any
     assert {"task.labels", "task.instruction", "task.template", "task.columns", "reasons", "lineage"} <= fields
     assert found["embeds"] == {}
     assert {"context", "examples", "text:"} <= set(found["kinds"])
+    unknown = {Path(one["where"]).name for one in found["holdings"] if "look into it" in one["what"]}
+    assert unknown == {".surprise", "strange.bin"}
     assert {RUNS, ROUTER, DRAFTS} == set(KEPT)
     student = replace(Library(library).get("moods").card, lineage=Lineage(how="distilled from moods@1"))
     assert embedded(student).startswith("a student of another prompt")
     averaged = replace(student, task={}, settings={"together": "average", "start": "examples"}, lineage=Lineage())
     assert "training rows" in embedded(averaged)
+    kept = replace(student, settings={"verdict": "hard", "hard_prompt": "4-shot", "start": "text"}, lineage=Lineage())
+    assert "training rows, which can be read off them exactly" in embedded(kept)
+    assert "its words" in embedded(replace(kept, settings={"verdict": "hard", "hard_prompt": "instruction first"}))
     assert "no prompt here embeds texts" in cli("library", "verify", "--privacy", "moods").out
     assert cli("library", "verify", "nothing", "--privacy").code == 2
+
+
+def test_what_a_corrected_prompt_came_from_is_told_when_it_alone_is_asked_for(library: Path) -> None:
+    """Asked about one version, the parents were not looked at: a correction of a few-shot context seemed to hold no texts."""
+    shelf = Library(library)
+    stored = shelf.get("moods")
+    card = replace(stored.card, settings={**stored.card.settings, "start": "examples"})
+    began = shelf.add("reviews", stored.forms, card).reference
+    later = replace(stored.card, lineage=Lineage(parents=(began,), how="fixed: 2 corrections"))
+    fixed = shelf.add("answers", stored.forms, later).reference
+    again = replace(stored.card, lineage=Lineage(parents=(fixed,), how="pruned"))
+    last = shelf.add("actions", stored.forms, again).reference
+    for reference in (fixed, last):
+        found = check_privacy(library, reference)
+        assert set(found.embeds) == {reference}
+        assert "training rows" in found.embeds[reference]
+        assert {one.prompt for one in found.holdings if one.prompt} == {reference}
+
+
+def test_every_field_of_a_card_is_either_told_or_epigraphs_own(library: Path) -> None:
+    """A field that is added must be put on one of the two lists."""
+    card = asdict(Library(library).get("moods").card)
+    fields = {*card, *(f"base.{name}" for name in card["base"]), *(f"task.{name}" for name in card["task"])} - {
+        "base",
+        "task",
+    }
+    told = set(FIELDS) - {name for name in FIELDS if name.startswith("settings.")}
+    assert not told & set(OWN)
+    assert fields <= told | set(OWN)

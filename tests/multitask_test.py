@@ -91,6 +91,32 @@ def test_an_interrupted_one_goes_on(
     assert [one["scores"] for one in later.json["tasks"]] == [one["scores"] for one in whole["tasks"]]
 
 
+def test_changed_test_rows_are_noticed_when_it_goes_on(
+    cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only training rows were compared: scores of the plain prompts were of one test set and those beside them of another."""
+    folders = []
+    for file in files:
+        folders.append(tmp_path / "sets" / file.stem)
+        folders[-1].mkdir(parents=True)
+        for part in ("train", "test"):
+            (folders[-1] / f"{part}.csv").write_text(file.read_text())
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("epigraph.multitask.workshop.tune", stop)
+        answer = cli("multitask", *folders, *toy_flags, *QUICK, "--transfer", "0", "--json")
+    assert answer.code == 130
+    folder = answer.json["error"]["hint"].split("--resume ")[1].split(" --library")[0]
+    tests = folders[1] / "test.csv"
+    tests.write_text("\n".join(tests.read_text().splitlines()[:-1]) + "\n")
+    refused = cli("multitask", "--resume", folder)
+    assert refused.code == 2
+    assert f"cannot be resumed: the test rows of task '{folders[1].name}' are not what they were" in refused.err
+
+
 def test_bad_input_ends_with_one_line(cli: Any, toy_flags: list[str], files: list[Path], tmp_path: Path) -> None:
     sets = tmp_path / "sets.jsonl"
     sets.write_text("".join(f'{{"text": "aa {i}", "labels": ["low", "high"]}}\n' for i in range(12)))

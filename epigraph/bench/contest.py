@@ -60,6 +60,7 @@ class Outcome:
     """What one run gave. ``curve`` has seconds and test accuracy after every epoch."""
 
     method: str
+    seed: int
     seconds: float
     frozen_seconds: float
     steps: int
@@ -188,6 +189,7 @@ def _measure(
     tokens = batch * statistics.mean(learner.objective.lengths)
     return Outcome(
         method=name,
+        seed=plan.seed,
         seconds=_whole(clock.steps, clock.seconds, loop, steps, plan.epochs) if sampled else clock.seconds,
         frozen_seconds=frozen,
         steps=steps,

@@ -195,13 +195,13 @@ def _medians(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _to_accuracy(outcomes: Sequence[Outcome], method: str) -> float | None:
-    """Median over seeds of the rival's seconds by ours until both have what the slower one ends with."""
-    ours = [o for o in outcomes if o.method == "epigraph" and o.curve]
-    theirs = [o for o in outcomes if o.method == method and o.curve]
-    if method in OURS or not ours or len(ours) != len(theirs):
+    """Median over the seeds that both ran of the rival's seconds by ours until both have what the slower one ends with."""
+    ours = {o.seed: o for o in outcomes if o.method == "epigraph" and o.curve}
+    pairs = [(ours[o.seed], o) for o in outcomes if o.method == method and o.curve and o.seed in ours]
+    if method in OURS or not pairs:
         return None
     ratios = []
-    for mine, other in zip(ours, theirs, strict=True):
+    for mine, other in pairs:
         slower = max(mine, other, key=lambda o: o.seconds)
         reached = [_seconds_until(o, slower.curve[-1][1]) for o in (mine, other)]
         if None in reached:

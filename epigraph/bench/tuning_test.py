@@ -17,10 +17,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPIGRAPH_DATA", str(tmp_path / "data"))
 
 
-def outcome(method: str) -> Outcome:
-    """A contest that took two seconds."""
+def outcome(method: str, seed: int = 0, seconds: float = 2.0) -> Outcome:
+    """A contest that took so long."""
     numbers = {"frozen_seconds": 1.0, "steps": 1, "step_seconds": 0.1, "flops": 1, "whole_flops": 1.0, "memory": 1}
-    return Outcome(method=method, seconds=2.0, rate_share=0.5, accuracy=0.5, curve=[(2.0, 0.5)], **numbers)  # type: ignore[arg-type]
+    curve = [(seconds, 0.5)]
+    return Outcome(method=method, seed=seed, seconds=seconds, rate_share=0.5, accuracy=0.5, curve=curve, **numbers)  # type: ignore[arg-type]
 
 
 def test_names_are_checked_before_hours_are_spent() -> None:
@@ -55,3 +56,12 @@ def test_a_failed_contest_loses_nothing_and_is_the_only_one_run_again(
     again = bench_tuning(config, print)
     assert (run, again["failed"]) == (["epigraph", "lora", "full", "lora"], [])
     assert [row["method"] for row in again["summary"]["toy"]] == ["epigraph", "lora", "full"]
+
+
+def test_seconds_to_an_accuracy_are_compared_seed_by_seed() -> None:
+    """Runs were paired in their order: where one of ours had failed there was no figure, and where one of each, a wrong one."""
+    ours = [outcome("epigraph", seed, 1.0 + seed) for seed in (0, 2)]
+    theirs = [outcome("lora", seed, 10.0 * (1 + seed)) for seed in (0, 1, 2)]
+    rows = {row["method"]: row for row in tuning.summary([*ours, *theirs])}
+    assert rows["lora"]["times_to_accuracy"] == 10.0
+    assert "times_to_accuracy" not in {row["method"]: row for row in tuning.summary(ours[:1] + theirs[1:2])}["lora"]

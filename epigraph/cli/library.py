@@ -219,6 +219,8 @@ def _privacy(library: Path, prompt: str, *, json: bool) -> None:
     print_table("what holds texts or personal data, or could", ["prompt", "holds", "where", "what it is"], rows)
     for reference, why in found.embeds.items():
         print(f"{reference} embeds texts: {why}")
+    for reference, why in found.words.items():
+        print(f"{reference} began as words of its task: {why}")
     if not found.embeds:
         print(f"no prompt here embeds texts of its data; kinds and starts that would: {', '.join(EMBEDS)}")
 

@@ -285,6 +285,7 @@ SCHEMAS = {
             "error": ERROR,
             "holdings": {"type": "array", "items": _object(HOLDING)},
             "embeds": {"type": "object", "additionalProperties": TEXT},
+            "words": {"type": "object", "additionalProperties": TEXT},
             "kinds": {"type": "object", "additionalProperties": TEXT},
         },
     ),

@@ -304,5 +304,6 @@ def _said(result: TuneResult) -> dict[str, object]:
         "trained_parameters": cost["trained_parameters"],
         "bytes": cost["kept_bytes"],
         "inference_tokens": cost["added_tokens"],
+        "trials": max(1, len(result.trials)),
         "settings": {name: value for name, value in result.settings.items() if value is not None},
     }

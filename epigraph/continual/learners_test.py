@@ -1,21 +1,29 @@
 """What a sequence keeps, however it ends: rows to replay, values that are measured and not copied, versions stored once."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from epigraph.base.toy import toy_base
+from epigraph.config import TuneConfig
 from epigraph.continual import scoring, sequence
 from epigraph.continual.learners import PromptEach, Replay
 from epigraph.continual.settings import ContinualConfig
 from epigraph.continual.stage import SequenceFolder, read_json, write_json
+from epigraph.continual.weights import FACTORS, SequentialLora, rates
 from epigraph.continual.world import Ordered, World
 from epigraph.engine import Engine
+from epigraph.errors import Diverged
 from epigraph.library import Library
+from epigraph.methods.watched import Watched
 from epigraph.routing import Router
 from epigraph.tasks.row import Split
 from epigraph.tasks.task import Task
+from epigraph.tuning.loop import Settings
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +106,58 @@ def test_a_kill_while_a_prompt_is_routed_stores_it_once(
         sequence._store(world, learner, 0, Library(tmp_path))
     assert (added, routed) == (["one@1"], ["one"])
     assert read_json(stage.folder / "stored") == {"prompt": "one@1"}
+
+
+@pytest.mark.parametrize(("budget", "tried"), [({"trials": 3}, 3), ({"budget": "2"}, 2), ({"budget": "1h"}, 4), ({}, 1)])
+def test_weights_are_tuned_at_as_many_rates_as_the_prompts_had_trials(
+    world: World, budget: dict[str, Any], tried: int
+) -> None:
+    """Under a budget in seconds the prompts searched, and LoRA and full fine-tuning were given one rate, the default one."""
+    tune = TuneConfig(epochs=1, batch=4, **budget)
+    world.config = ContinualConfig(methods=("separate", "lora"), tune=tune)
+    for t in range(2):
+        world.stage("separate", t).finish_learning({"trials": 4})
+    learner = SequentialLora(world)
+    for t in range(2):
+        learner.learn(t)
+        said = world.stage("lora", t).learned
+        assert said is not None
+        assert said["trials"] == len({one["rate"] for one in said["tried"]}) == tried
+        assert said["settings"]["rate"] in {one["rate"] for one in said["tried"]}
+        again = SequentialLora(world)
+        again.restore(t)
+        rows = world.tasks[t].tests
+        found = [one.probabilities(t, world.tasks[t].task, rows) for one in (learner, again)]
+        np.testing.assert_array_equal(*found)
+    assert not (world.stage("lora", 0).folder / "weights.safetensors").exists()
+
+
+def test_more_rates_than_are_listed_lie_between_those_that_are() -> None:
+    found = list(islice(rates(1e-3), 12))
+    assert found[0] == 1e-3
+    assert len(set(found)) == 12
+    assert all(min(FACTORS) * 1e-3 <= rate <= max(FACTORS) * 1e-3 for rate in found)
+
+
+def test_a_rate_that_diverges_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch, notes: list[str]) -> None:
+    world.config = ContinualConfig(methods=("lora",), tune=TuneConfig(epochs=1, batch=4, trials=2))
+    train = SequentialLora._train
+
+    def diverges(self: SequentialLora, t: int, task: Task, settings: Settings) -> Watched:
+        if settings.rate > 3e-4:
+            raise Diverged("the loss was nan.", "")
+        return train(self, t, task, settings)
+
+    monkeypatch.setattr("epigraph.continual.weights.rates", lambda _first: iter([1e-4, 1.0]))
+    monkeypatch.setattr(SequentialLora, "_train", diverges)
+    learner = SequentialLora(world)
+    learner.learn(0)
+    said = world.stage("lora", 0).learned
+    assert said is not None
+    assert said["settings"]["rate"] == 1e-4
+    assert learner.learned == 0
+    assert any("too high" in note for note in notes)
+    world.config = replace(world.config, tune=replace(world.config.tune, trials=1))
+    monkeypatch.setattr("epigraph.continual.weights.rates", lambda _first: iter([1.0]))
+    with pytest.raises(Diverged, match="none of 1 rates"):
+        learner.learn(1)

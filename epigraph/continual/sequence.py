@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from epigraph.base import Base, load_base
+from epigraph.continual.earlier import earlier_tasks
 from epigraph.continual.learners import Joint, Learner, OnePrompt, Pool, Progressive, PromptEach, PromptLearner, Replay
 from epigraph.continual.measures import DEFINITIONS, MEANINGS, SCENARIOS, Measures
 from epigraph.continual.scoring import score_row, score_task
 from epigraph.continual.settings import METHODS, NEEDS_ALL, ContinualConfig
-from epigraph.continual.stage import SequenceFolder, read_json, write_json
+from epigraph.continual.stage import ZERO_SHOT, SequenceFolder, read_json, write_json
 from epigraph.continual.weights import SequentialFull, SequentialLora
-from epigraph.continual.world import Ordered, World, check_together, read_ordered, reread
+from epigraph.continual.world import Ordered, World, check_together, read_ordered
 from epigraph.engine import Engine
 from epigraph.errors import BaseMismatch, ConfigError, NotFound
 from epigraph.evaluation import evaluate
@@ -36,7 +37,7 @@ from epigraph.tuning.surroundings import Stage as Shown
 LEARNERS: Mapping[str, type[Learner]] = {
     kind.name: kind for kind in (PromptEach, Progressive, Pool, OnePrompt, SequentialLora, SequentialFull, Replay, Joint)
 }
-ZERO_SHOT, AHEAD, STORED = "zero_shot.json", "ahead.json", "stored"
+AHEAD, STORED = "ahead.json", "stored"
 TO_ROUTE = "to_route"
 assert tuple(LEARNERS) == tuple(METHODS)
 
@@ -123,7 +124,7 @@ def run_job(
 
     folder, said = _folder(job)
     config = ContinualConfig.from_dict(said["config"]) if said else job.config
-    tasks = [*_earlier(folder, said, config, keep), *(read_ordered(path, config) for path in job.tasks)]
+    tasks = [*earlier_tasks(folder, said, config, keep), *(read_ordered(path, config) for path in job.tasks)]
     if len(tasks) < 2:
         raise ConfigError(
             f"a sequence of {len(tasks)} task was asked.", "Give two tasks or more: epigraph continual A.csv B.csv"
@@ -163,20 +164,6 @@ def _folder(job: ContinualJob) -> tuple[SequenceFolder, dict[str, Any]]:
         return folder, folder.description
     stamp = f"continual-{job.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     return SequenceFolder(job.library.absolute() / ".runs" / stamp), {}
-
-
-def _earlier(
-    folder: SequenceFolder, said: Mapping[str, Any], config: ContinualConfig, note: Callable[[str], None]
-) -> list[Ordered]:
-    """The sequence's tasks so far; training rows are asked for where a method has still to learn them."""
-    tasks = []
-    for t, one in enumerate(said.get("tasks", ())):
-        done = all(folder.stage(method, t, one["name"]).learned for method in config.methods if method not in NEEDS_ALL)
-        path, test, template = one["source"]
-        tasks.append(
-            reread(one, config, note) if done else read_ordered(path, config, test=test, template=template, name=one["name"])
-        )
-    return tasks
 
 
 def _check_rows(config: ContinualConfig, tasks: Sequence[Ordered]) -> None:

@@ -21,6 +21,7 @@ from epigraph.errors import Corrupt, NotFound
 from epigraph.library.disk import replace_file, storing
 
 SEQUENCE, LEARNED, SCORES, RUNS, PROMPT = "sequence.toml", "learned.json", "scores.json", "runs", "prompt"
+ZERO_SHOT = "zero_shot.json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Stage:
     def prompt(self) -> Path:
         """The prompt it ended in."""
         return self.folder / PROMPT
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was learned or measured."""
+        return any(path for path in self.folder.iterdir() if not path.name.startswith("."))
 
     @property
     def learned(self) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """What every method of a sequence works on: the base, the tasks in their order, the settings, the folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from epigraph.continual.labels import Union
 from epigraph.continual.settings import ContinualConfig
 from epigraph.continual.stage import SequenceFolder, Stage
 from epigraph.engine import Engine
-from epigraph.errors import ConfigError, DataError, InputError, NotFound, TaskError, Unsupported
+from epigraph.errors import ConfigError, InputError, Unsupported
 from epigraph.library import check_name
 from epigraph.routing import Router, routed_text, text_queries
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.split import head
 from epigraph.tasks.task import Task
-from epigraph.tuning.data import divide
+from epigraph.tuning.data import FEWEST_ROWS, Parts, divide
 from epigraph.tuning.loop import Listener
 from epigraph.tuning.run import rows_hash
 from epigraph.tuning.surroundings import Stage as Shown
@@ -25,10 +25,12 @@ from epigraph.tuning.surroundings import Stage as Shown
 
 @dataclass(frozen=True, kw_only=True)
 class Ordered:
-    """A task of the sequence. ``train`` and ``test`` of the task are rows no choice mixes; empty where its data is gone."""
+    """A task of the sequence. ``train`` and ``test`` of the task are rows no choice mixes; empty where its data is gone.
+    ``said`` is what sequence.toml says of it, once it is begun."""
 
     task: Task
     source: tuple[str, str, str]
+    said: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -42,8 +44,11 @@ class Ordered:
 
     @property
     def description(self) -> dict[str, object]:
-        """As sequence.toml has it."""
-        return {"name": self.name, "source": list(self.source), "tests": rows_hash(self.tests), "task": self.task.to_dict()}
+        """As sequence.toml has it: what it was when it was begun, so that data which comes back is known again."""
+        if self.said:
+            return dict(self.said)
+        rows = {"rows": rows_hash(self.task.train.rows), "tests": rows_hash(self.tests)}
+        return {"name": self.name, "source": list(self.source), **rows, "task": self.task.to_dict()}
 
 
 @dataclass(kw_only=True)
@@ -82,7 +87,7 @@ class World:
 
 
 def read_ordered(path: str, config: ContinualConfig, *, test: str = "", template: str = "", name: str = "") -> Ordered:
-    """A TASK argument as a task of a sequence. Raises as ``Task.from_file``."""
+    """A TASK argument as a task of a sequence. Raises as ``Task.from_file``, and ConfigError where nothing would measure it."""
     task = Task.from_file(path, test=test or None, template=template or None, strict=config.tune.strict)
     if not task.has_labels:
         raise Unsupported(
@@ -93,7 +98,8 @@ def read_ordered(path: str, config: ContinualConfig, *, test: str = "", template
     rows = task.train.rows if config.rows is None else tuple(head(task.train.rows, config.rows, seed=config.tune.seed))
     parts = divide(replace(task, train=replace(task.train, rows=rows)), config.tune)
     final = set(map(id, parts.final))
-    kept = tuple(row for row in rows if id(row) not in final or parts.split == "validation")
+    kept = tuple(row for row in rows if id(row) not in final)
+    _check_measured(task, len(rows), len(kept), parts, config.tune.holdout)
     tests = tuple(head(parts.final, config.test_rows, seed=0))
     return Ordered(
         task=replace(
@@ -106,21 +112,18 @@ def read_ordered(path: str, config: ContinualConfig, *, test: str = "", template
     )
 
 
-def reread(said: dict[str, object], config: ContinualConfig, note: Callable[[str], None]) -> Ordered:
-    """A task that is learned already: its test rows where its files are still there and say the same, its definition alone if
-    not. Its training rows are not asked for."""
-    name, source = str(said["name"]), tuple(str(part) for part in said["source"])  # type: ignore[attr-defined]
-    path, test, template = source
-    bare = Ordered(task=Task.from_dict(said["task"]), source=(path, test, template))  # type: ignore[arg-type]
-    try:
-        found = read_ordered(path, config, test=test, template=template, name=name)
-    except (NotFound, DataError, TaskError, InputError) as fault:
-        note(f"the data of task {name} is gone, so it is not measured again: {fault.message}")
-        return bare
-    if rows_hash(found.tests) != said["tests"]:
-        note(f"the data of task {name} is not what it was, so it is not measured again")
-        return bare
-    return found
+def _check_measured(task: Task, rows: int, kept: int, parts: Parts, holdout: float) -> None:
+    """ConfigError where no rows are left to measure a task on, or too few to learn it from."""
+    if parts.split not in ("test", "holdout"):
+        raise ConfigError(
+            f"task {task.name!r} has no test set, and holdout {holdout:g} keeps none of its {rows} rows to measure it on.",
+            "Give it a test file, or a larger --holdout.",
+        )
+    if kept < FEWEST_ROWS:
+        raise ConfigError(
+            f"task {task.name!r} has {rows} rows, of which holdout {holdout:g} leaves {kept}; tuning needs {FEWEST_ROWS} or more.",
+            "Give it a test file, more rows, or a smaller --holdout.",
+        )
 
 
 def check_together(tasks: Sequence[Ordered]) -> None:

@@ -35,7 +35,7 @@ from epigraph.tasks.encode import Encoded
 
 TOKENS_A_BATCH = 2048
 ROWS_A_BATCH = 128
-APART_TOKENS = 96  # tokens from which texts are left apart
+LEAST_TOGETHER = 32  # texts of which fewer would be copied together are left apart
 UNBOUNDED = 1 << 30
 LEAST_GATHERED, MOST_GATHERED = 64 << 20, 1 << 30  # bytes
 LEAST_KEPT, MOST_KEPT = 256 << 20, 2 << 30  # bytes of one pass for its backward pass
@@ -296,7 +296,17 @@ class Engine:
 
     def _reads_apart(self, texts: Sequence[Text]) -> bool:
         """Whether one of these texts is so long that copying them together costs more than one product each."""
-        return self.base.device.type == "cpu" and max(len(text.rest) for text in texts) >= APART_TOKENS
+        most = self._most_gathered // self._bytes(max(len(text.rest) for text in texts))
+        return self.base.device.type == "cpu" and most < LEAST_TOGETHER
+
+    @property
+    def _most_gathered(self) -> int:
+        """Bytes of frozen states that one pass may copy together."""
+        return max(LEAST_GATHERED, min(MOST_GATHERED, self.store.budget // 4))
+
+    def _bytes(self, tokens: int) -> int:
+        """What the frozen states of so many tokens take, and at least 1."""
+        return max(1, self.store.shape.numbers(tokens) * self.base.dtype.itemsize)
 
     def _computed(self, row: Encoded) -> int:
         return row.length if self.plain else own_tokens(row)
@@ -304,14 +314,13 @@ class Engine:
     def rows_at_once(self, rows: Sequence[Encoded], prompts: int, extra: int = 0) -> int:
         """How many of such rows of each of ``prompts`` prompts one pass may take, so that their frozen states, gathered,
         (by plain concatenation: what the backward pass needs) stay within a quarter of the memory budget."""
-        most = max(LEAST_GATHERED, min(MOST_GATHERED, self.store.budget // 4))
+        most = self._most_gathered
         if self.plain:
             return max(1, most // (row_bytes(self.base, max(row.length for row in rows) + extra) * prompts))
         if not extra and self._reads_apart([_text(row) for row in rows]):
             return UNBOUNDED
         longest = max(len(row.segments[0]) - row.lead for row in rows) + extra
-        each = self.store.shape.numbers(longest) * self.base.dtype.itemsize * prompts
-        return max(1, most // max(1, each))
+        return max(1, most // (self._bytes(longest) * prompts))
 
     def rows_a_step(self, rows: Sequence[Encoded], prompts: int, extra: int = 0) -> int:
         """The same for a pass with gradient, so that what its backward pass needs of the tokens computed and of their

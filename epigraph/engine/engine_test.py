@@ -185,7 +185,7 @@ def test_a_prompt_of_no_vectors_is_the_base(engine: Engine, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["token", "kv"])
 def test_texts_left_apart_equal_the_plain_concatenation(engine: Engine, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long texts are read where they lie in the store; here all count as long."""
-    monkeypatch.setattr(engine_module, "APART_TOKENS", 1)
+    monkeypatch.setattr(engine_module, "LEAST_TOGETHER", engine_module.UNBOUNDED)
     check_equals_plain(engine, "last", kind)
 
 

@@ -4,7 +4,7 @@
 
 An architecture whose attention does not go through transformers' interface would ignore the prompt without a word. It is run
 by plain concatenation instead, if that passes the same test against single rows without padding; else it is refused by name.
-What was found is remembered by fingerprint, dtype and versions.
+What was found is remembered by fingerprint, dtype, device and versions.
 """
 
 import hashlib
@@ -183,5 +183,7 @@ def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 def _name(engine: "Engine") -> str:
     import transformers
 
-    what = f"{VERSION} {engine.base.fingerprint} {engine.base.precision.name} {torch.__version__} {transformers.__version__}"
+    base = engine.base
+    where = f"{base.device.type} {torch.__version__} {transformers.__version__}"
+    what = f"{VERSION} {base.fingerprint} {base.precision.name} {where}"
     return hashlib.sha256(what.encode()).hexdigest()[:32]

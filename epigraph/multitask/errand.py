@@ -13,7 +13,7 @@ from epigraph.base import load_base
 from epigraph.engine import Engine
 from epigraph.errors import BaseMismatch, Unsupported
 from epigraph.library import Library, check_name
-from epigraph.multitask.folder import check_rows, describe, description_of, new_folder, refuse_finished
+from epigraph.multitask.folder import check_rows, describe, description_of, hashes, new_folder, refuse_finished
 from epigraph.multitask.results import MultitaskResult
 from epigraph.multitask.session import work
 from epigraph.multitask.settings import MultitaskConfig
@@ -24,7 +24,6 @@ from epigraph.tasks.task import Task
 from epigraph.tuning.choices import Choices, choose
 from epigraph.tuning.data import Parts, divide
 from epigraph.tuning.loop import Listener
-from epigraph.tuning.run import rows_hash
 from epigraph.tuning.surroundings import Stage
 
 
@@ -82,7 +81,7 @@ def run_job(
             "name": name,
             "config": config.to_dict(),
             "sources": sources,
-            "rows": [rows_hash(task.train.rows) for task in tasks],
+            **hashes(tasks),
             "base_name": str(base.path or base.name),
             "fingerprint": base.fingerprint,
             "dtype": base.precision.name,

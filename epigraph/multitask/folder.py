@@ -54,13 +54,21 @@ def description_of(folder: Path | None) -> dict[str, Any]:
 
 
 def check_rows(said: Mapping[str, Any], tasks: Sequence[Task], folder: Path | None) -> None:
-    """ConfigError where a task's rows are not those that the work was begun with."""
-    for then, task in zip(said["rows"], tasks, strict=True):
-        if then != rows_hash(task.train.rows):
+    """ConfigError where a task's training or test rows are not those that the work was begun with."""
+    now = hashes(tasks)
+    for part, what in (("rows", "rows"), ("tests", "test rows")):
+        changed = [task.name for task, a, b in zip(tasks, said.get(part, now[part]), now[part], strict=True) if a != b]
+        if changed:
             raise ConfigError(
-                f"{folder} cannot be resumed: the rows of task {task.name!r} are not what they were.",
+                f"{folder} cannot be resumed: the {what} of task {changed[0]!r} are not what they were.",
                 "Bring back what they were, or begin anew.",
             )
+
+
+def hashes(tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """What the description says of the rows: those that train and, "" where there are none, those that test."""
+    tests = [rows_hash(task.test.rows) if task.test is not None else "" for task in tasks]
+    return {"rows": [rows_hash(task.train.rows) for task in tasks], "tests": tests}
 
 
 def refuse_finished(folder: Path | None) -> None:

@@ -1,6 +1,6 @@
 """Which stored prompt a text belongs to, when nobody says so: ``auto``."""
 
-from epigraph.routing.auto import AutoModel, Routed, fitting_names, learn_route, open_auto
+from epigraph.routing.auto import AutoModel, Routed, answering_version, fitting_names, learn_route, open_auto
 from epigraph.routing.queries import query_rows, routed_text, text_queries
 from epigraph.routing.router import Route, Router
 from epigraph.routing.shelf import read_router, write_router
@@ -10,6 +10,7 @@ __all__ = [
     "Route",
     "Routed",
     "Router",
+    "answering_version",
     "fitting_names",
     "learn_route",
     "open_auto",

@@ -11,8 +11,10 @@ from typing import Any
 
 from epigraph.base import Base
 from epigraph.engine import Engine, generate
-from epigraph.errors import BaseMismatch, ConfigError, NotFound
+from epigraph.errors import BaseMismatch, ConfigError, Corrupt, NotFound
 from epigraph.library import Library
+from epigraph.library.names import NEWEST, split_reference
+from epigraph.library.versions import versions
 from epigraph.model import TOGETHER, Given, Prediction, PromptModel
 from epigraph.routing.queries import routed_text, text_queries
 from epigraph.routing.router import Route, Router
@@ -152,17 +154,40 @@ def open_auto(
     threshold: float = THRESHOLD,
     otherwise: str = OTHERWISE[0],
 ) -> AutoModel:
-    """The library's router on this base. NotFound if the library has none for it; prompts that were removed are no candidates."""
+    """The library's router on this base. NotFound if the library has none for it; prompts that are gone, or fit another base, are
+    no candidates."""
     opened = engine or Engine(base, keep=False)
     shelf = Library(library)
     router = read_router(library, base.fingerprint)
-    there = set(shelf.names())
+    answering = {said.prompt: answering_version(shelf, said.prompt, base.fingerprint) for said in router.tasks.values()}
     for name, said in router.tasks.items():
-        if said.prompt.partition("@")[0] not in there:
+        if not answering[said.prompt]:
             router = router.without(name)
     return AutoModel(
-        router, opened, lambda r: PromptModel(shelf.get(r), base, engine=opened), threshold=threshold, otherwise=otherwise
+        router,
+        opened,
+        lambda reference: PromptModel(shelf.get(answering[reference]), base, engine=opened),
+        threshold=threshold,
+        otherwise=otherwise,
     )
+
+
+def answering_version(library: Library, reference: str, fingerprint: str) -> str:
+    """The version that a router's prompt means on the base of this fingerprint: the one it names, or the newest of its name
+    that stands on that base. "" where there is none: it was removed, is damaged, or was tuned again on another base."""
+    name, wanted = split_reference(reference)
+    try:
+        numbers = versions(library.root / name)[::-1] if wanted == NEWEST else [library.resolve(reference)[1]]
+    except NotFound:
+        return ""
+    return next((f"{name}@{number}" for number in numbers if _stands_on(library, f"{name}@{number}", fingerprint)), "")
+
+
+def _stands_on(library: Library, reference: str, fingerprint: str) -> bool:
+    try:
+        return library.card(reference).base.fingerprint == fingerprint
+    except (Corrupt, NotFound):
+        return False
 
 
 def learn_route(
