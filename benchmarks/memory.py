@@ -58,7 +58,7 @@ class Phases:
     def enter(self, name: str) -> None:
         """End the phase before; "" begins none."""
         if self._now:
-            self._watch.__exit__()
+            self._watch.__exit__(None, None, None)
             self.highest[self._now] = max(self.highest.get(self._now, 0), self._watch.highest, anonymous_memory())
             self.seconds[self._now] = self.seconds.get(self._now, 0.0) + time.perf_counter() - self._since
         self._now, self._since = name, time.perf_counter()
