@@ -57,8 +57,7 @@ def bf16_gain(device_type: str) -> float:
         runs = [[_time(*pair) for pair in pairs] for _ in range(RUNS)]
     finally:
         torch.set_num_threads(threads)
-    full, half = (min(seconds) for seconds in zip(*runs, strict=True))
-    return full / half
+    return min(full for full, _ in runs) / min(half for _, half in runs)
 
 
 def _operands(dtype: torch.dtype, device_type: str, tokens: int = 256, width: int = 768) -> tuple[Tensor, Tensor]:
