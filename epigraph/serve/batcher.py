@@ -275,19 +275,27 @@ class Batcher:
         self._steps += 1
         good = []
         for (reader, part), states in zip(planned, self._compute(planned), strict=True):
-            if isinstance(states, EpigraphError):
-                self._fail(reader, states)
-                continue
-            self._computed += len(part.elements)
-            reader.row.advance(part.elements)
-            reader.read(part.elements, states)
-            if not isinstance(self.decoder, ConcatenatingDecoder):
-                reader.beginning.gather(part.elements, states)
-                reader.beginning.keep(self.decoder, self._kept(reader.beginning), part.elements)
-            if reader.row.complete:
+            fault = states if isinstance(states, EpigraphError) else self._read(reader, part.elements, states)
+            if fault is not None:
+                self._fail(reader, fault)
+            elif reader.row.complete:
+                assert isinstance(states, Tensor)
                 good.append((reader, states[-1]))
         self._label([reader for reader, _ in good if isinstance(reader, LabelRow)])
         self._generate([(reader, state) for reader, state in good if isinstance(reader, Choice)])
+
+    def _read(self, reader: Reader, elements: Sequence[int], states: Tensor) -> EpigraphError | None:
+        """Take the states of these elements; the fault that only this reader ran into, if any."""
+        try:
+            self._computed += len(elements)
+            reader.row.advance(elements)
+            reader.read(elements, states)
+            if not isinstance(self.decoder, ConcatenatingDecoder):
+                reader.beginning.gather(elements, states)
+                reader.beginning.keep(self.decoder, self._kept(reader.beginning), elements)
+        except Exception as error:
+            return _failed(error)
+        return None
 
     def _compute(self, planned: Sequence[Planned]) -> list[Tensor | EpigraphError]:
         """The states of every part, or why there are none: together, or each alone where that fails."""

@@ -100,6 +100,7 @@ class Choice:
     def take(self, token: int, described: Described | None) -> None:
         """The next token was chosen: report it, and end where it ends."""
         self.generated += 1
+        self.sampler.advance()
         reason: Reason | None
         matched: str | int | None
         reason, matched = self._ends(token)
