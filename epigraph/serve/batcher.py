@@ -26,6 +26,7 @@ from epigraph.serve.beginnings import Beginning
 from epigraph.serve.cache import Cache
 from epigraph.serve.generating import Choice, Described
 from epigraph.serve.labelling import Labelling, LabelRow, answers_of, not_numbers, segments_of, takes
+from epigraph.serve.log import trace_of
 from epigraph.serve.prompts import Prompts, Ready
 from epigraph.serve.request import Request, Ticket, ended
 from epigraph.serve.sampling import choose, describe
@@ -48,7 +49,7 @@ class Batcher:
         self.texts: Cache[Any] = Cache(self.settings.text_bytes)
         self.decoder = decoder_for(engine)
         asked = self.settings.cache_bytes
-        room = default_budget() // 2 if asked is None else asked
+        room = default_budget(engine.base.device) // 2 if asked is None else asked
         rows = self.settings.max_rows
         self.rooms = Shelves(engine.base, room, rows), Shelves(engine.base, room // 4, rows)
         self.schedule = Schedule(self.decoder, self.settings, self.rooms, self._kept)
@@ -199,7 +200,7 @@ class Batcher:
                     self._sweep()
                     self._step()
                 except Exception as error:  # our own fault: who was in it hears of it, and the server goes on
-                    log.exception("a step failed")
+                    log.error("a step failed: %s", trace_of(error))
                     self._abandon(EpigraphError(f"the server failed ({type(error).__name__}).", "Its log says more."))
                 self._sweep()
 
@@ -408,5 +409,5 @@ def together_or_alone(compute: Callable[[Sequence[T]], Sequence[R]], parts: Sequ
 
 def _failed(error: Exception) -> EpigraphError:
     """What a request hears of a fault that it alone ran into."""
-    log.error("a request could not be computed", exc_info=error)
+    log.error("a request could not be computed: %s", trace_of(error))
     return EpigraphError(f"this request could not be computed ({type(error).__name__}).", "The server's log says more.")

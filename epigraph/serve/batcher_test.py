@@ -536,18 +536,20 @@ def test_the_embedded_base_answers_a_mix_as_each_alone(monkeypatch: pytest.Monke
             assert ear.text() == base.detokenize(ear.tokens())
 
 
-def test_a_fault_while_a_token_is_chosen_ends_one_request(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_while_a_token_is_chosen_ends_one_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It ended everybody's: only the pass of the base was tried again for each alone."""
     choose, take = batcher_module.choose, Choice.take
 
     def choosing(logits: torch.Tensor, samplers: list[Any]) -> list[int]:
         if any(sampler.sampling.seed == 13 for sampler in samplers):
-            raise RuntimeError("no")
+            raise RuntimeError("a private text")
         return choose(logits, samplers)
 
     def taking(choice: Choice, token: int, described: Described | None) -> None:
         if choice.sampling.seed == 14:
-            raise UnicodeError("no")
+            raise UnicodeError("a private text")
         take(choice, token, described)
 
     monkeypatch.setattr(batcher_module, "choose", choosing)
@@ -555,6 +557,8 @@ def test_a_fault_while_a_token_is_chosen_ends_one_request(engine: Engine, monkey
     with serving(engine) as batcher:
         ears = [ask(batcher, generation([LONG], sampling=replace(GREEDY, seed=seed))) for seed in (12, 13, 14, 15)]
         reasons = [ear.wait().of(EndEvent)[0].reason for ear in ears]
+    assert "RuntimeError at serve/batcher_test.py" in caplog.text
+    assert "private" not in caplog.text
     assert reasons == ["length", "error", "error", "length"]
 
 
