@@ -25,6 +25,8 @@ from torch import Tensor
 from epigraph.engine.shards import KEY_BYTES, Key, Shard, ShardFolder, keys_tensor
 from epigraph.errors import StorageFailed
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, order=True)
 class Text:
@@ -49,9 +51,16 @@ class Text:
         return Text(self.ids[: self.lead])
 
 
-def default_budget() -> int:
-    """Half of the memory that is free now, in bytes."""
-    return int(psutil.virtual_memory().available // 2)
+def free_bytes(device: torch.device) -> int:
+    """The memory that is free now where a device's tensors lie: a CUDA device's own, else the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def default_budget(device: torch.device = CPU) -> int:
+    """Half of the memory that is free now on the device, in bytes."""
+    return free_bytes(device) // 2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from epigraph.base import Base
 from epigraph.base.toy import toy_base
 from epigraph.engine import Engine, Tree
 from epigraph.engine.building import plan
-from epigraph.engine.frozen import Text
+from epigraph.engine.frozen import Text, default_budget
 from epigraph.errors import StorageFailed
 from epigraph.prompts import KeyValue
 from epigraph.tasks.encode import Encoded, Encoder, build_trie
@@ -168,3 +168,10 @@ def test_a_shard_that_another_process_removes_meanwhile_is_no_full_disk(base: Ba
     (folder / "gone.safetensors").symlink_to(tmp_path / "nothing")
     engine.freeze(encoded(base, TEXTS))
     assert engine.store.bytes_in_memory == 0
+
+
+def test_a_budget_is_of_the_memory_where_the_states_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's caches on a GPU were as large as the machine's memory let them be, which the GPU did not have."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000 + device.index, 8000))
+    assert default_budget(torch.device("cuda", 2)) == 501
+    assert default_budget() > 10**6

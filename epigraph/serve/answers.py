@@ -82,6 +82,7 @@ class Answers:
     _trims: dict[int, Trim] = field(default_factory=dict)
     _said: dict[int, str] = field(default_factory=dict)
     _echoing: set[int] = field(default_factory=set)
+    _echoes: dict[int, tuple[Scored, ...]] = field(default_factory=dict)
 
     async def deltas(self, flow: Flow) -> AsyncIterator[Delta]:
         """Every piece as it comes; answer j of prompt i has index i · choices + j."""
@@ -103,7 +104,11 @@ class Answers:
         if not isinstance(rendered.job, Generation) or isinstance(event, QueryEvent):
             return []
         index = first + event.choice
-        scored = self._echoed(event, len(rendered.text)) if isinstance(event, EchoEvent) else ()
+        scored: tuple[Scored, ...] = ()
+        if isinstance(event, EchoEvent):  # of all choices of a prompt it is the same
+            if number not in self._echoes:
+                self._echoes[number] = self._echoed(event, len(rendered.text))
+            scored = self._echoes[number]
         echoed = rendered.job.sampling.echo and index not in self._echoing
         self._echoing.add(index)
         deltas = [Delta(index=index, text=rendered.text, scored=scored)] if echoed else []

@@ -4,8 +4,10 @@ POST /v1/completions  /v1/chat/completions  /v1/classify  /v1/prompts      GET /
 POST /tokenize  /detokenize    GET /tokenizer_info  /health  /ready  /metrics
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -65,6 +67,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifetime(_app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: _tell(service, told))
         await to_thread.run_sync(service.open)
         yield
         await to_thread.run_sync(service.close)
@@ -90,6 +93,12 @@ def create_app(service: Service) -> FastAPI:
         app.add_middleware(CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"])
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
+
+
+def _tell(service: Service, told: dict[str, Any]) -> None:
+    """What went wrong in the loop where nobody waited for it: the loop's own words hold the error's, and thus a user's."""
+    error = told.get("exception")
+    service.log.fault(error if isinstance(error, BaseException) else RuntimeError(told.get("message")), route="loop")
 
 
 def _key(request: Request) -> Key:
@@ -120,7 +129,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/classify", responses=limits | {501: _fault("this engine gives no probabilities")})
     async def classify(asked: ClassifyRequest, request: Request, key: Admitted) -> Classified:
         """The label of a text, or of many, with the probability of every label."""
-        request.state.facts = {"said": asked.model_dump(exclude_unset=True)}
+        request.state.facts = {"said": partial(asked.model_dump, exclude_unset=True)}
         found = await unless_gone(request, classifying.classify(service, key, asked))
         request.state.facts["model"] = asked.model  # known now: what names no prompt may be a user's words
         return found

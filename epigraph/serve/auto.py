@@ -120,7 +120,7 @@ class Signpost:
         if router is None:
             raise unknown_model(ROUTER, "The library has no router for this base (epigraph library route NAME --data …).")
         rows = await to_thread.run_sync(query_rows, self.base, texts)
-        queries = await self._queries(Reading(texts=tuple(row.segments[0] for row in rows)), deadline)
+        queries = await self._queries(Reading(texts=tuple(row.segments[0] for row in rows), owner=key.name), deadline)
         return [self._taken(router, route) for route in await to_thread.run_sync(router.route, queries)]
 
     async def _queries(self, job: Reading, deadline: Deadline) -> np.ndarray:

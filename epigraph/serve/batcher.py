@@ -26,6 +26,7 @@ from epigraph.serve.beginnings import Beginning
 from epigraph.serve.cache import Cache
 from epigraph.serve.generating import Choice, Described
 from epigraph.serve.labelling import Labelling, LabelRow, answers_of, not_numbers, segments_of, takes
+from epigraph.serve.log import trace_of
 from epigraph.serve.prompts import Prompts, Ready
 from epigraph.serve.request import Request, Ticket, ended
 from epigraph.serve.sampling import choose, describe
@@ -48,7 +49,7 @@ class Batcher:
         self.texts: Cache[Any] = Cache(self.settings.text_bytes)
         self.decoder = decoder_for(engine)
         asked = self.settings.cache_bytes
-        room = default_budget() // 2 if asked is None else asked
+        room = default_budget(engine.base.device) // 2 if asked is None else asked
         rows = self.settings.max_rows
         self.rooms = Shelves(engine.base, room, rows), Shelves(engine.base, room // 4, rows)
         self.schedule = Schedule(self.decoder, self.settings, self.rooms, self._kept)
@@ -199,7 +200,7 @@ class Batcher:
                     self._sweep()
                     self._step()
                 except Exception as error:  # our own fault: who was in it hears of it, and the server goes on
-                    log.exception("a step failed")
+                    log.error("a step failed: %s", trace_of(error))
                     self._abandon(EpigraphError(f"the server failed ({type(error).__name__}).", "Its log says more."))
                 self._sweep()
 
@@ -275,19 +276,27 @@ class Batcher:
         self._steps += 1
         good = []
         for (reader, part), states in zip(planned, self._compute(planned), strict=True):
-            if isinstance(states, EpigraphError):
-                self._fail(reader, states)
-                continue
-            self._computed += len(part.elements)
-            reader.row.advance(part.elements)
-            reader.read(part.elements, states)
-            if not isinstance(self.decoder, ConcatenatingDecoder):
-                reader.beginning.gather(part.elements, states)
-                reader.beginning.keep(self.decoder, self._kept(reader.beginning), part.elements)
-            if reader.row.complete:
+            fault = states if isinstance(states, EpigraphError) else self._read(reader, part.elements, states)
+            if fault is not None:
+                self._fail(reader, fault)
+            elif reader.row.complete:
+                assert isinstance(states, Tensor)
                 good.append((reader, states[-1]))
         self._label([reader for reader, _ in good if isinstance(reader, LabelRow)])
         self._generate([(reader, state) for reader, state in good if isinstance(reader, Choice)])
+
+    def _read(self, reader: Reader, elements: Sequence[int], states: Tensor) -> EpigraphError | None:
+        """Take the states of these elements; the fault that only this reader ran into, if any."""
+        try:
+            self._computed += len(elements)
+            reader.row.advance(elements)
+            reader.read(elements, states)
+            if not isinstance(self.decoder, ConcatenatingDecoder):
+                reader.beginning.gather(elements, states)
+                reader.beginning.keep(self.decoder, self._kept(reader.beginning), elements)
+        except Exception as error:
+            return _failed(error)
+        return None
 
     def _compute(self, planned: Sequence[Planned]) -> list[Tensor | EpigraphError]:
         """The states of every part, or why there are none: together, or each alone where that fails."""
@@ -400,5 +409,5 @@ def together_or_alone(compute: Callable[[Sequence[T]], Sequence[R]], parts: Sequ
 
 def _failed(error: Exception) -> EpigraphError:
     """What a request hears of a fault that it alone ran into."""
-    log.error("a request could not be computed", exc_info=error)
+    log.error("a request could not be computed: %s", trace_of(error))
     return EpigraphError(f"this request could not be computed ({type(error).__name__}).", "The server's log says more.")

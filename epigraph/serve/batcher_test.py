@@ -536,18 +536,20 @@ def test_the_embedded_base_answers_a_mix_as_each_alone(monkeypatch: pytest.Monke
             assert ear.text() == base.detokenize(ear.tokens())
 
 
-def test_a_fault_while_a_token_is_chosen_ends_one_request(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_while_a_token_is_chosen_ends_one_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It ended everybody's: only the pass of the base was tried again for each alone."""
     choose, take = batcher_module.choose, Choice.take
 
     def choosing(logits: torch.Tensor, samplers: list[Any]) -> list[int]:
         if any(sampler.sampling.seed == 13 for sampler in samplers):
-            raise RuntimeError("no")
+            raise RuntimeError("a private text")
         return choose(logits, samplers)
 
     def taking(choice: Choice, token: int, described: Described | None) -> None:
         if choice.sampling.seed == 14:
-            raise UnicodeError("no")
+            raise UnicodeError("a private text")
         take(choice, token, described)
 
     monkeypatch.setattr(batcher_module, "choose", choosing)
@@ -555,4 +557,49 @@ def test_a_fault_while_a_token_is_chosen_ends_one_request(engine: Engine, monkey
     with serving(engine) as batcher:
         ears = [ask(batcher, generation([LONG], sampling=replace(GREEDY, seed=seed))) for seed in (12, 13, 14, 15)]
         reasons = [ear.wait().of(EndEvent)[0].reason for ear in ears]
+    assert "RuntimeError at serve/batcher_test.py" in caplog.text
+    assert "private" not in caplog.text
     assert reasons == ["length", "error", "error", "length"]
+
+
+def test_after_a_fault_the_others_draw_what_they_would_have_drawn(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their tokens were chosen again, each alone, by the next numbers of their seeds: another answer for the same seed."""
+    drawn = [Sampling(seed=seed, max_tokens=12, ignore_end=True, logprobs=seed % 3) for seed in range(6)]
+    jobs = [generation([LONG[: 20 + n]], sampling=sampling) for n, sampling in enumerate(drawn)]
+    with serving(engine) as batcher:
+        expected = [ask(batcher, job).wait().tokens() for job in jobs]
+    describe = batcher_module.describe
+
+    def describing(logits: torch.Tensor, tokens: list[int], alternatives: list[int]) -> Any:
+        if 7 in alternatives:
+            raise RuntimeError("no")
+        return describe(logits, tokens, alternatives)
+
+    monkeypatch.setattr(batcher_module, "describe", describing)
+    with serving(engine) as batcher:
+        faulty: list[Ear] = []
+
+        def fail(heard: int) -> None:
+            if heard % 4 == 2:
+                faulty.append(ask(batcher, generation(["a"], sampling=replace(GREEDY, logprobs=7))))
+
+        ears = [ask(batcher, job, fail) for job in jobs]
+        assert [ear.wait().tokens() for ear in ears] == expected
+        assert {ear.wait().end.reason for ear in faulty} == {"error"}
+
+
+def test_a_fault_while_states_are_taken_ends_one_request(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log probabilities of one input, over the whole vocabulary, could be too many for the memory: it ended everybody's."""
+    read = Choice.read
+
+    def reading(choice: Choice, *given: Any) -> None:
+        if choice.echo is not None:
+            raise MemoryError
+        read(choice, *given)
+
+    monkeypatch.setattr(Choice, "read", reading)
+    with serving(engine) as batcher:
+        jobs = [generation([LONG], sampling=replace(GREEDY, echo=echo, logprobs=1, n=2)) for echo in (False, True, False)]
+        ears = [ask(batcher, job).wait() for job in jobs]
+    assert [[end.reason for end in ear.of(EndEvent)] for ear in ears] == [["length"] * 2, ["error"] * 2, ["length"] * 2]
+    assert spoken(engine.base, ears[2].tokens()) == alone(engine, jobs[2])

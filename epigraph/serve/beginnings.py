@@ -1,9 +1,11 @@
 """Frozen states of what requests begin with, kept in blocks: the same text, or the same prompt before it, is computed once.
 
     key of block i = blake2b(key of block i − 1, tokens of block i)        32 tokens a block, the last may be shorter
+    key of nothing = who asks
 
 What comes first depends on nothing, so its states serve every prompt and the bare base. Texts that begin alike share the
-blocks that are alike (the idea of vLLM's automatic prefix caching, https://docs.vllm.ai/en/latest/design/prefix_caching/).
+blocks that are alike (the idea of vLLM's automatic prefix caching, https://docs.vllm.ai/en/latest/design/prefix_caching/), as
+far as one API key asked for them: what was reused shows in counts and in seconds, and would tell what another has asked.
 Vectors that come first are one block, by the hash of their content; stored keys and values need no computing at all.
 
 Beside its keys and values each block of text keeps the sum of its last states: their mean is the frozen query, by which a
@@ -23,18 +25,19 @@ from epigraph.engine.decoding import Row, ShelfDecoder
 from epigraph.prompts import Embedded
 from epigraph.serve.cache import Cache
 from epigraph.serve.prompts import NOTHING, Ready
-from epigraph.serve.work import Carried
+from epigraph.serve.work import Job
 
 TOKENS = 32
 
 
 class Beginning:
-    """The blocks a row begins with: where each ends, and its key. Nothing from element ``limit`` on is taken from the cache.
+    """The blocks a row of ``job`` begins with: where each ends, and its key. Nothing from element ``limit`` on is taken from
+    the cache.
 
     ``ready`` is asked for its forms where they depend on the input; ``member`` is whose row it is where several vote.
     """
 
-    def __init__(self, row: Row, prompt: Carried | None, limit: int, ready: Ready = NOTHING, member: int = 0) -> None:
+    def __init__(self, row: Row, job: Job, limit: int, ready: Ready = NOTHING, member: int = 0) -> None:
         self.row = row
         self.limit = limit
         self.ready = ready
@@ -42,12 +45,12 @@ class Beginning:
         self.sums: dict[int, Tensor] = {}  # of the last states of a block of text, by its end
         self.blocks: list[tuple[int, bytes]] = []
         if row.blocks and row.blocks[0][0] == 0:
-            form = row.blocks[0][1]
+            form, prompt = row.blocks[0][1], job.prompt
             if prompt is not None and isinstance(form, Embedded) and form.length:
                 self.is_prompt = True
                 self.blocks = [(form.length, f"{prompt.content}/{member}/first".encode())]
         else:
-            self.blocks = _text_blocks(row.ids[: row.blocks[0][0] if row.blocks else row.end])
+            self.blocks = _text_blocks(row.ids[: row.blocks[0][0] if row.blocks else row.end], job.owner)
 
     def next(self) -> tuple[int, bytes] | None:
         """The block that the row is about to compute; None where it stands beyond or within one."""
@@ -127,8 +130,8 @@ class Beginning:
                 cache.put(key, states, sum(t.numel() * t.element_size() for t in states))
 
 
-def _text_blocks(ids: Sequence[int]) -> list[tuple[int, bytes]]:
-    blocks, key = [], b""
+def _text_blocks(ids: Sequence[int], owner: str) -> list[tuple[int, bytes]]:
+    blocks, key = [], owner.encode()
     for start in range(0, len(ids), TOKENS):
         part = ids[start : start + TOKENS]
         key = hashlib.blake2b(key + array("q", part).tobytes(), digest_size=16).digest()

@@ -5,6 +5,7 @@ import pytest
 from epigraph.engine.decoding import Row
 from epigraph.serve.beginnings import TOKENS, Beginning
 from epigraph.serve.cache import Cache
+from epigraph.serve.toys_test import generation
 
 
 def test_the_longest_unused_goes_first() -> None:
@@ -37,7 +38,7 @@ def test_a_value_put_again_is_counted_once() -> None:
 @pytest.mark.parametrize("length", [1, TOKENS - 1, TOKENS, TOKENS + 1, 3 * TOKENS + 5])
 def test_blocks_of_a_text_are_named_by_all_that_stands_before(length: int) -> None:
     def blocks(ids: list[int]) -> list[tuple[int, bytes]]:
-        return Beginning(Row([ids], []), None, 0).blocks
+        return Beginning(Row([ids], []), generation([""]), 0).blocks
 
     ids = list(range(length))
     ends = [end for end, _ in blocks(ids)]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from anyio import to_thread
@@ -58,7 +58,7 @@ async def _classified(service: Service, key: Key, request: ClassifyRequest, dead
             raise _no_labels("the bare base")
         answering = [served] * len(request.given)
     parts = await to_thread.run_sync(_render, service, answering, request)
-    found = await _answers(service, parts, deadline)
+    found = await _answers(service, key, parts, deadline)
     tokens, virtual = sum(part.tokens for part in parts), sum(part.served.virtual * len(part.rows) for part in parts)
     service.meters.spend(tokens, virtual, 0)
     return Classified(
@@ -70,10 +70,10 @@ async def _classified(service: Service, key: Key, request: ClassifyRequest, dead
     )
 
 
-async def _answers(service: Service, parts: Sequence[Part], deadline: Deadline) -> dict[int, Prediction]:
+async def _answers(service: Service, key: Key, parts: Sequence[Part], deadline: Deadline) -> dict[int, Prediction]:
     found: dict[int, Prediction] = {}
     if parts:
-        flow = Flow(service.backend, [part.job for part in parts], deadline)
+        flow = Flow(service.backend, [replace(part.job, owner=key.name) for part in parts], deadline)
         await flow.start()
         async for number, event in flow.events():
             if isinstance(event, LabelEvent):

@@ -1,6 +1,7 @@
 """A choice of a generation: its row, its generator, its text; from states to events."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -60,9 +61,9 @@ class Choice:
         self.base = base
         self.row = Row(job.segments, ready.forms, waits=ready.dependent is not None)
         self.last = self.row.last if self.sampling.max_tokens else self.row.end - 1
-        wants_echo = self.sampling.echo and self.sampling.logprobs is not None
+        wants_echo = self.sampling.echo and self.sampling.logprobs is not None and number == 0  # the others wait for it
         self.echo = Echo(self.row) if wants_echo else None
-        self.beginning = Beginning(self.row, job.prompt, 0 if wants_echo else self.last, ready)
+        self.beginning = Beginning(self.row, job, 0 if wants_echo else self.last, ready)
         self.sampler = Sampler(self.sampling, number)
         self.speller = Speller(base.detokenize, self.sampling.stop)
         self.generated = 0
@@ -93,13 +94,15 @@ class Choice:
     def tell_echo(self) -> None:
         """The input is read: report it, once, for those that wait for it as well."""
         if (echo := self.echo) is not None:
+            told = echo.event(self.number, self.row)
             for choice in (self, *self.siblings):
-                self.request.tell(echo.event(choice.number, self.row))
-                choice.echo, choice.beginning.limit = None, self.last
+                self.request.tell(replace(told, choice=choice.number))
+            self.echo, self.beginning.limit = None, self.last
 
     def take(self, token: int, described: Described | None) -> None:
         """The next token was chosen: report it, and end where it ends."""
         self.generated += 1
+        self.sampler.advance()
         reason: Reason | None
         matched: str | int | None
         reason, matched = self._ends(token)

@@ -34,7 +34,7 @@ class LabelRow:
         self.row = Row(row.segments, ready.members[member], tail, waits=ready.dependent is not None)
         before = self.row.last
         self.reads = [before if n < 0 else self.row.end + n for n in tail.reads] if tail else []
-        self.beginning = Beginning(self.row, labelling.job.prompt, before, ready, member)
+        self.beginning = Beginning(self.row, labelling.job, before, ready, member)
         self.states: dict[int, Tensor] = {}
         self.reused = 0
 

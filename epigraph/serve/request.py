@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from epigraph.errors import EpigraphError
+from epigraph.serve.log import trace_of
 from epigraph.serve.work import EndEvent, Event, Generation, Job, Listener, Reason
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ class Request:
         """Give the listener an event. One that raises hears nothing more, and its request is cancelled."""
         try:
             self.listener(event)
-        except Exception:
-            log.exception("a listener failed; its request is cancelled")
+        except Exception as error:
+            log.error("a listener failed; its request is cancelled: %s", trace_of(error))
             self.listener, self.cancelled = _ignore, True
 
     def end(self, event: EndEvent) -> None:

@@ -1,6 +1,7 @@
 """From an exchange to its HTTP answer: whole, or as a stream of pieces, whatever the endpoint's shape."""
 
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel
@@ -41,7 +42,7 @@ class Shape(Protocol):
 async def respond(request: Request, asked: Sampled, exchange: Exchange, shape: Shape) -> Response:
     """The answer as it was asked for. ClientGone if nobody waits for it any more."""
     facts = request.scope.setdefault("state", {}).setdefault("facts", {})
-    facts |= {"model": exchange.model, "said": asked.model_dump(exclude_unset=True)}
+    facts |= {"model": exchange.model, "said": partial(asked.model_dump, exclude_unset=True)}
     if asked.stream:
         pieces = _pieces(exchange, shape, with_usage=asked.with_usage)
 

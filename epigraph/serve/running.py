@@ -17,10 +17,12 @@ import uvicorn
 from epigraph.base import load_base
 from epigraph.base.load import load_embedding
 from epigraph.engine import Engine
+from epigraph.engine.frozen import free_bytes
 from epigraph.errors import ConfigError
 from epigraph.serve.app import create_app
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.keys import read_keys
+from epigraph.serve.log import textless
 from epigraph.serve.service import Service
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.vllm import Upstream
@@ -50,7 +52,7 @@ def _open(config: ServeConfig, library: Path, *, base: str, device: str, dtype: 
     engine = Engine(loaded, keep=False)
     if engine.warning:
         note(engine.warning)
-    kept = config.kept_bytes
+    kept = config.kept_of(free_bytes(loaded.device))
     note(f"{kept / 1e9:.2g} GB each for prompts, their states and those of texts" + ("" if config.memory else " (--memory)"))
     settings = BatcherSettings(
         queue_length=config.queue, max_rows=config.rows, prompt_bytes=kept, text_bytes=0 if config.forget else kept
@@ -72,7 +74,7 @@ def serve(service: Service, listening: socket.socket, note: Note, announce: Anno
     note(f"serving {service.base.name} and {len(prompts)} prompts on {url}")
     if announce:
         announce({"url": url, "base": service.base.name, "prompts": prompts})
-    with _signals_end_it():
+    with textless(), _signals_end_it():
         Draining(service).run(sockets=[listening])
 
 

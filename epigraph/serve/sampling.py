@@ -3,7 +3,8 @@
     p = softmax(logits / temperature) over the top_k likeliest, of those the fewest that hold top_p of the probability
     token = the first whose cumulated p exceeds u,  u uniform from the sequence's own generator
 
-One uniform number a token, so a seed gives the same text whatever else is in the batch. Nucleus sampling: Holtzman et al. 2020,
+One uniform number a token, the same however often a token is chosen anew, so a seed gives the same text whatever else is in the
+batch and whatever fails there. Nucleus sampling: Holtzman et al. 2020,
 section 3.1, https://arxiv.org/abs/1904.09751. Log probabilities are of the base's own distribution, before temperature.
 """
 
@@ -26,6 +27,7 @@ class Sampler:
     def __init__(self, sampling: Sampling, choice: int) -> None:
         self.sampling = sampling
         self.generator: torch.Generator | None = None
+        self._number: float | None = None
         if sampling.temperature > 0:
             seed = (
                 secrets.randbits(62) if sampling.seed is None else (sampling.seed + choice * 0x9E3779B97F4A7C15) % (1 << 63)
@@ -33,14 +35,20 @@ class Sampler:
             self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, logits: Float[Tensor, "V"]) -> int:
-        """A token from these logits; not for temperature 0."""
+        """A token from these logits, by the same number until ``advance``; not for temperature 0."""
         assert self.generator is not None
-        u = float(torch.rand((), generator=self.generator, dtype=torch.float64))
+        if self._number is None:
+            self._number = float(torch.rand((), generator=self.generator, dtype=torch.float64))
+        u = self._number
         scaled = (logits - logits.max()).double() / self.sampling.temperature
         weights, tokens = self._likeliest(scaled.exp())
         cumulated = weights.cumsum(0)
         index = int(torch.searchsorted(cumulated, u * cumulated[-1], right=True).clamp(max=len(weights) - 1))
         return index if tokens is None else int(tokens[index])
+
+    def advance(self) -> None:
+        """The token was taken: the next one has a number of its own."""
+        self._number = None
 
     def _likeliest(self, weights: Float[Tensor, "V"]) -> tuple[Tensor, Tensor | None]:
         """The weights to draw among, and which tokens they are of; None for all."""

@@ -11,8 +11,15 @@ LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0, 0.0])
 
 def frequencies(sampling: Sampling, logits: torch.Tensor = LOGITS, draws: int = 1000) -> torch.Tensor:
     sampler = Sampler(sampling, 0)
-    found = torch.tensor([sampler.draw(logits) for _ in range(draws)])
+    found = torch.tensor([_drawn(sampler, logits) for _ in range(draws)])
     return torch.bincount(found, minlength=len(logits)) / draws
+
+
+def _drawn(sampler: Sampler, logits: torch.Tensor) -> int:
+    token = sampler.draw(logits)
+    assert sampler.draw(logits) == token  # chosen again after a fault beside it
+    sampler.advance()
+    return token
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])

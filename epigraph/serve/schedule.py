@@ -180,7 +180,7 @@ class Schedule:
             return row.next(len(row.ids))
         kept = self.kept(beginning)
         reused = beginning.restore(decoder, kept)
-        reader.reused += reused
+        reader.reused += 0 if beginning.is_prompt else reused
         self.reused += reused
         if kept.budget and beginning.is_claimed(claims):
             return ()

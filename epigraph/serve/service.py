@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -207,7 +207,7 @@ class Service:
             answering = [await self.find(key, model)] * asked.prompts
         rendered = await to_thread.run_sync(asked.render, answering, self.renderer)
         check_echo(rendered)
-        flow = Flow(self.backend, [one.job for one in rendered], deadline)
+        flow = Flow(self.backend, [replace(one.job, owner=key.name) for one in rendered], deadline)
         await flow.start()
         return Exchange(
             id=f"{asked.prefix}-{uuid4().hex}",

@@ -84,10 +84,14 @@ class ServeConfig:
 
     @cached_property
     def kept_bytes(self) -> int:
-        """How much each of the three caches may hold: as asked, else what leaves the machine most of its memory."""
+        """How much a cache in the machine's memory may hold."""
         import psutil
 
-        return int(GIGABYTE * self.memory) if self.memory else min(GIGABYTE, int(psutil.virtual_memory().available) // 10)
+        return self.kept_of(int(psutil.virtual_memory().available))
+
+    def kept_of(self, free: int) -> int:
+        """How much a cache may hold where ``free`` bytes are free: as asked, else what leaves most of it."""
+        return int(GIGABYTE * self.memory) if self.memory else min(GIGABYTE, free // 10)
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from epigraph.base import Base
 from epigraph.errors import Closing, ConfigError, EpigraphError, QueueFull, Unsupported
 from epigraph.prompts import Embedded
 from epigraph.serve.faults import Refused, UpstreamFailed
+from epigraph.serve.log import trace_of
 from epigraph.serve.rendering import Constrained
 from epigraph.serve.servers import BUSY, Server, failure_of, in_turn, lines_of, refusal
 from epigraph.serve.work import EndEvent, Event, Generation, Job, Listener, Reason, TokenEvent, Top
@@ -82,6 +83,7 @@ class Upstream:
         self._seconds = seconds
         self._transport = transport
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_tell)
         self._thread = threading.Thread(target=self._loop.run_forever, name="epigraph-upstream", daemon=True)
         self._claims: set[Claim] = set()
         self._closing = False
@@ -274,6 +276,12 @@ class Upstream:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
+
+
+def _tell(_loop: asyncio.AbstractEventLoop, told: Mapping[str, Any]) -> None:
+    """What went wrong in the loop where nobody waited for it, without the words, which may be a user's."""
+    error = told.get("exception")
+    log.error("a fault beside all requests: %s", trace_of(error) if isinstance(error, Exception) else told.get("message"))
 
 
 def encode(vectors: Float[Tensor, "T H"]) -> str:

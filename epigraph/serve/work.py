@@ -83,6 +83,8 @@ class Generation:
     segments: tuple[tuple[int, ...], ...]
     prompt: Carried | None
     sampling: Sampling
+    owner: str = ""
+    """Who asks: states of texts are reused among requests of one owner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,7 @@ class Classification:
     prompt: Carried | None
     tree: Tree | None
     verdicts: tuple[tuple[int, int, int], ...] = ()
+    owner: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,7 @@ class Reading:
     """The frozen query of each text: the mean of the last layer's states over it."""
 
     texts: tuple[tuple[int, ...], ...]
+    owner: str = ""
 
     prompt = None
 
@@ -156,7 +160,7 @@ class QueryEvent:
 class EndEvent:
     """A choice is over. ``matched`` is the stop text or stop token that ended it, None for the end token.
 
-    ``prompt_tokens`` are the input's own, ``virtual_tokens`` those of the prompt; ``reused_tokens`` of both were not computed.
+    ``prompt_tokens`` are the input's own, ``virtual_tokens`` those of the prompt; ``reused_tokens`` of the former were not computed.
     """
 
     choice: int

@@ -46,6 +46,27 @@ def test_an_echo_that_would_fill_the_memory_is_refused(house: House) -> None:
         assert client.post("/v1/completions", json=body | {"n": 2}).status_code == 200
 
 
+def test_an_echo_is_written_once_for_all_choices(house: House) -> None:
+    """Each of n choices put the same input into texts, bytes and objects again, on the event loop."""
+    service, _ = house.service()
+    lengths, counted = service.pieces.lengths, []
+
+    def counting(tokens: Any) -> list[int]:
+        counted.append(len(tokens))
+        return lengths(tokens)
+
+    service.pieces.lengths = counting  # type: ignore[method-assign]
+    body = {"model": "base", "prompt": "a text", "echo": True, "logprobs": 1, "n": 4, "max_tokens": 1, "seed": 1}
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        choices = client.post("/v1/completions", json=body).json()["choices"]
+    assert counted == [len("a text")]
+    for choice in choices:
+        assert choice["text"].startswith("a text")
+        for name in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
+            assert choice["logprobs"][name][:6] == choices[0]["logprobs"][name][:6]
+    assert choices[0]["logprobs"]["tokens"][:6] == list("a text")
+
+
 class SlowBackend:
     """Takes jobs one at a time, when told to."""
 

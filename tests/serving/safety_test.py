@@ -1,7 +1,9 @@
 """Who is let in, how much is taken on, what becomes of clients that leave, and what is never written down."""
 
+import asyncio
 import base64
 import json
+import logging
 import pickle
 import socket
 import threading
@@ -23,6 +25,7 @@ from epigraph.serve.app import create_app
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.faults import Refused
 from epigraph.serve.keys import Keyring, new_key, read_keys
+from epigraph.serve.log import textless, trace_of
 from epigraph.serve.settings import ServeConfig
 from tests.serving.conftest import House, Running, eventually
 
@@ -142,6 +145,29 @@ def test_a_file_without_keys_lets_nobody_in_and_a_faulty_one_is_told(
     told = [line for line in map(json.loads, lines.getvalue().splitlines()) if line["event"] == "keys_faulty"]
     assert len(told) == 1
     assert "not valid TOML" in told[0]["error"]
+
+
+def test_what_another_key_has_asked_shows_in_no_count(house: House, keys: tuple[Path, dict[str, str]]) -> None:
+    """``cached_tokens`` told whoever guessed a text whether somebody else had sent it; so did the seconds and /metrics."""
+    file, tokens = keys
+    service, _ = house.service(keys=str(file))
+    secret = "the merger will be announced on the first of May"
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+
+        def cached(who: str, model: str = "base") -> int:
+            body = {"model": model, "prompt": secret, "max_tokens": 1}
+            answer = client.post("/v1/completions", json=body, headers=bearer(tokens[who]))
+            return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+        assert cached("all") == 0
+        hits = service.backend.load.text_hits
+        assert client.post(
+            "/v1/classify", json={"model": "routing", "input": secret}, headers=bearer(tokens["some"])
+        ).is_success
+        assert (cached("slow"), cached("slow", "first")) == (0, 0)  # vectors that stand first are no tokens of a text
+        assert service.backend.load.text_hits == hits
+        assert cached("all") == 32
+        assert cached("all", "writer") > 0
 
 
 def test_a_key_has_its_rate(house: House, keys: tuple[Path, dict[str, str]]) -> None:
@@ -428,6 +454,44 @@ def test_a_fault_of_ours_is_500_and_logged_without_texts(house: House) -> None:
         assert "private" not in answer.text
     assert '"errors": ["RuntimeError"]' in lines.getvalue()
     assert "private" not in lines.getvalue()
+
+
+def test_what_breaks_in_the_loop_is_logged_without_texts(house: House) -> None:
+    """A task that nobody waited for was logged by the loop itself, with all that its error said."""
+    service, lines = house.service()
+
+    async def break_beside() -> None:
+        app = create_app(service)
+        async with app.router.lifespan_context(app):
+            asyncio.get_running_loop().call_soon(fail)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def fail() -> None:
+        raise RuntimeError("a very private sentence")
+
+    asyncio.run(break_beside())
+    (told,) = map(json.loads, lines.getvalue().splitlines())
+    assert (told["event"], told["errors"]) == ("fault", ["RuntimeError"])
+    assert "private" not in lines.getvalue()
+
+
+def test_a_traceback_says_where_and_not_what(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tracebacks of the engine, and of the libraries below us, quoted the texts that they could not read."""
+    log = logging.Logger("apart")  # without the handlers of the tests
+    with textless():
+        try:
+            try:
+                dict[str, int]()["a very private sentence"]
+            except KeyError as error:
+                raise ValueError("another one") from error
+        except ValueError as error:
+            log.exception("a fault")
+            log.error("ours: %s", trace_of(error))
+    said = capsys.readouterr().err
+    assert said.count("ValueError from KeyError at serving/safety_test.py") == 2
+    assert "private" not in said
+    assert "another" not in said
 
 
 def test_browsers_of_other_origins_are_let_in_only_where_asked(house: House) -> None:

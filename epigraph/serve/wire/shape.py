@@ -120,7 +120,7 @@ class Request(BaseModel):
 class PromptTokensDetails(Wire):
     """``virtual_tokens`` are positions that the prompt's vectors take; they are in no other count.
 
-    ``cached_tokens`` are prompt tokens whose states were there already.
+    ``cached_tokens`` are prompt tokens whose states were there already, from requests of the same API key.
     """
 
     virtual_tokens: int
