@@ -100,7 +100,6 @@ def _show(result: "FixResult") -> None:
     if mastered.missed and any(mastered.missed):
         print(f"not mastered: line {', '.join(map(str, mastered.missed))}")
     print(f"{elsewhere.changed} of {elsewhere.rows} other answers changed ({elsewhere.share:.1%}), on {result.kept}")
-    print(f"{result.held.changed} of {result.held.rows} changed on the texts that it learned from")
     if held is None:
         return
     there = held.changes

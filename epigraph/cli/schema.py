@@ -226,7 +226,6 @@ SCHEMAS = {
                 {"rows": _COUNT, "mastered": _COUNT, "already": _COUNT, "missed": _COUNTS, "given_up": _COUNT}
             ),
             "elsewhere": _object(CHANGES | {"source": TEXT}),
-            "learned_from": _object(CHANGES),
             "expected": _object({"share": NUMBER, "of_all": NUMBER}),
             "loss_elsewhere": NUMBER,
             "step": NUMBER,

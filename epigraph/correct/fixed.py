@@ -1,8 +1,6 @@
 """What a correction gives back: the counts, the verdict by the tolerance, and the card of the new version.
 
-    loss elsewhere = max(share of answers that changed, share of held-out answers that were right and are wrong now)
-
-both on texts that the step did not learn from.
+    loss elsewhere = max(share of kept answers that changed, share of held-out answers that were right and are wrong now)
 
 A labelled answer that becomes right is no loss; of an unlabelled one nobody knows, so every change counts.
 """
@@ -105,10 +103,8 @@ class _Answered:
 class FixResult:
     """A correction: ``forms`` at the step that was ``taken`` (the old ones where none was), and what was counted.
 
-    ``elsewhere`` counts on texts that the step did not learn from, which ``kept`` says in words; they settled how far it goes.
-    ``held`` counts on those it learned from, where it changes less. ``expected`` is the share of answers to other such texts that is
-    expected to change, ``expected_of_all`` with no correction given up. ``tried`` are all steps of the backing off, ``hold`` how
-    firmly the texts were held.
+    ``kept`` says in words which texts the old answers were kept on. ``expected`` is the share of answers to other such texts that
+    is expected to change, ``expected_of_all`` with no correction given up. ``tried`` are all steps of the backing off.
     """
 
     parent: Card
@@ -116,13 +112,11 @@ class FixResult:
     mastered: Mastered
     kept: str
     elsewhere: Changes
-    held: Changes
     expected: float
     expected_of_all: float
     held_out: HeldOut | None
     taken: Tried | None
     tried: Sequence[Tried]
-    hold: float
     config: FixConfig
     cost: Mapping[str, Any]
     warnings: Sequence[str] = ()
@@ -171,7 +165,7 @@ class FixResult:
             cost={name: value for name, value in old.cost.items() if name.startswith(("kept", "added"))} | spent,
             settings={
                 **old.settings,
-                "fix": {**_set(self.config), "hold": self.hold, "step": round(self.taken.step, 4) if self.taken else 0.0},
+                "fix": {**_set(self.config), "step": round(self.taken.step, 4) if self.taken else 0.0},
             },
             reasons={**old.reasons, "fix": self.reason},
             lineage=Lineage(
@@ -205,12 +199,11 @@ class FixResult:
             "parent": self.parent.reference,
             "corrections": asdict(self.mastered) | {"missed": list(self.mastered.missed)},
             "elsewhere": {**self.elsewhere.json, "source": self.kept},
-            "learned_from": self.held.json,
             "expected": {"share": self.expected, "of_all": self.expected_of_all},
             "loss_elsewhere": self.loss_elsewhere,
             "step": self.taken.step if self.taken else 0.0,
             "tried": [asdict(one) for one in self.tried],
-            "settings": {**_set(self.config), "hold": self.hold},
+            "settings": _set(self.config),
             "cost": dict(self.cost),
             "warnings": list(self.warnings),
         }

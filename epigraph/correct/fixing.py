@@ -7,20 +7,19 @@
 Nothing is stored before everything is counted, and no text ever is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
 from epigraph.correct.answers import Changes, right_answers
-from epigraph.correct.between import Tried, back_off, expected_step, mixed
-from epigraph.correct.corrections import Key, check_corrections, text_of, without
+from epigraph.correct.between import Tried, back_off, mixed
+from epigraph.correct.corrections import check_corrections, without
 from epigraph.correct.fixed import FixResult, HeldOut, Mastered, compare_scores
 from epigraph.correct.keep import Kept, given_texts, written_texts
-from epigraph.correct.margins import Margins, kept_margins, wanted_margins
+from epigraph.correct.margins import kept_margins, wanted_margins
 from epigraph.correct.settings import FixConfig
 from epigraph.correct.step import Learned, Vectors, learn
 from epigraph.cost import Meter
@@ -34,7 +33,7 @@ from epigraph.prompts import Embedded, Form, KeyValue, plain_forms
 from epigraph.tasks.row import Row
 from epigraph.tuning.surroundings import Stage
 
-GIVEN, WRITTEN, FEWEST_KEPT = 400, 200, 8  # texts to keep; of those that are written all together
+GIVEN, WRITTEN, FEWEST_KEPT = 400, 200, 8  # texts to keep
 RESERVE = 0.75  # of the tolerance may be expected to change: the rest is for what the linear picture does not show
 NEARER = 2.0  # times as many answers turn on texts that the base writes: they lie nearer to where answers change
 
@@ -86,10 +85,11 @@ class Fixing:
         vectors = Vectors(old, engine.base.device, shared=self.shared)
         learned = self._learn(vectors)
         learn_seconds = meter.seconds - read_seconds
-        taken, tried = self._back_off(vectors, learned)
         new = [_plain(form) for form in vectors.forms(learned.moved)]
+        taken, tried = self._back_off(new)
         forms = old if taken is None else mixed(old, new, taken.step)
         right = right_answers(self.solver.with_forms(forms), self.corrections)
+        elsewhere = self._elsewhere(forms)
         cost = {
             "seconds": round(meter.seconds, 1),
             "reading_seconds": round(read_seconds, 1),
@@ -110,14 +110,12 @@ class Fixing:
                 given_up=len(learned.given_up),
             ),
             kept=self.kept.source,
-            elsewhere=self._changed(forms, self.kept.apart),
-            held=self._changed(forms, self.kept.rows),
+            elsewhere=elsewhere,
             expected=learned.expected_share,
             expected_of_all=learned.asked_share,
             held_out=self._held_out(forms) if self.held_out else None,
             tried=tried,
             taken=taken,
-            hold=learned.hold,
             config=self.config,
             cost=cost,
             warnings=tuple(self._warnings()),
@@ -156,24 +154,23 @@ class Fixing:
             self.stage("writing texts", 0, most)
             kept = written_texts(self.solver.engine, self.model.task, self.corrections, count=most, seed=seed)
             self.stage("writing texts", most, most)
-        if len(kept.rows) + len(kept.apart) < FEWEST_KEPT:
+        if len(kept.rows) < FEWEST_KEPT:
             raise DataError(
-                f"there are {len(kept.rows) + len(kept.apart)} texts to keep the answers of (corrected ones left out); "
+                f"there are {len(kept.rows)} texts to keep the answers of ({kept.source}, corrected ones left out); "
                 f"{FEWEST_KEPT} are needed.",
                 "Give a file of more texts like those that the prompt serves, labels not needed: --keep texts.csv",
             )
         return kept
 
     @cached_property
-    def old_answers(self) -> Mapping[Key, Answer]:
-        """What the stored prompt answers to them, by text."""
-        rows = [*self.kept.rows, *self.kept.apart]
+    def old_answers(self) -> list[Answer]:
+        """What the stored prompt answers to them."""
+        rows = self.kept.rows
         self.solver.engine.freeze(
             self.solver.encode([*self.corrections, *rows]),
             lambda done, total: self.stage("reading the texts once", done, total),
         )
-        given = judge.answer(self.solver, rows).given
-        return {text_of(row): answer for row, answer in zip(rows, given, strict=True)}
+        return list(judge.answer(self.solver, rows).given)
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
@@ -184,49 +181,35 @@ class Fixing:
 
     def _learn(self, vectors: Vectors) -> Learned:
         wanted = wanted_margins(self.solver, self.corrections)
-        kept = self._margins(self.kept.rows)
+        kept = kept_margins(self.solver, *self._changeable())
         afford = self.config.tolerance * RESERVE * (1.0 if self.keep else NEARER)
         return learn(
             vectors, wanted, kept, self.config, afford, lambda done, of: self.stage("learning the corrections", done, of)
         )
 
-    def _margins(self, rows: Sequence[Row]) -> Margins:
-        """By how much the old answers to these texts are given."""
-        return kept_margins(self.solver, *self._changeable(rows))
+    def _changeable(self) -> tuple[list[Row], list[Answer]]:
+        """The kept texts with their answers, but those with a single choice: no prompt answers them otherwise, by any margin."""
+        both = zip(self.kept.rows, self.old_answers, strict=True)
+        found = [(row, answer) for row, answer in both if len(row.choices) != 1]
+        return [row for row, _ in found], [answer for _, answer in found]
 
-    def _changeable(self, rows: Sequence[Row]) -> tuple[list[Row], list[Answer]]:
-        """Texts with their answers, but those with a single choice: no prompt answers them otherwise, by any margin."""
-        found = [row for row in rows if len(row.choices) != 1]
-        return found, [self.old_answers[text_of(row)] for row in found]
+    def _back_off(self, new: Sequence[Form]) -> tuple[Tried | None, list[Tried]]:
+        most = int(self.config.tolerance * len(self.kept.rows) + 1e-9)
 
-    def _back_off(self, vectors: Vectors, learned: Learned) -> tuple[Tried | None, list[Tried]]:
-        new = [_plain(form) for form in vectors.forms(learned.moved)]
-        most = int(self.config.tolerance * len(self.kept.apart) + 1e-9)
-
-        @cache
         def mastered(t: float) -> int:
             return int(right_answers(self.solver.with_forms(mixed(self.old, new, t)), self.corrections).sum())
 
         def changed(t: float) -> int:
-            return self._changed(mixed(self.old, new, t), self.kept.apart).changed
+            return self._elsewhere(mixed(self.old, new, t)).changed
 
-        def expected(t: float) -> float:
-            apart = self._margins(self.kept.apart)
-            if not apart.rows:
-                return t
-            teacher = vectors.margins(apart, torch.zeros_like(learned.moved))
-            moved = vectors.margins(apart, t * learned.moved) - teacher
-            return expected_step(teacher, moved, t, tolerance=self.config.tolerance)
-
-        before = int(self.right_before.sum())
-        return back_off(mastered, changed, most=most, before=before, expected=expected)
+        return back_off(mastered, changed, most=most, before=int(self.right_before.sum()))
 
     # ---- what it changes ---------------------------------------------------------------------------------------------
 
-    def _changed(self, forms: Sequence[Form], rows: Sequence[Row]) -> Changes:
-        """Over these texts; their labels, where they have any, stay unseen."""
-        new = judge.answer(self.solver.with_forms(forms), rows).given
-        differs = sum(self.old_answers[text_of(row)] != answer for row, answer in zip(rows, new, strict=True))
+    def _elsewhere(self, forms: Sequence[Form]) -> Changes:
+        """Over the kept texts; their labels, where they have any, stay unseen."""
+        new = judge.answer(self.solver.with_forms(forms), self.kept.rows).given
+        differs = sum(a != b for a, b in zip(self.old_answers, new, strict=True))
         return Changes(rows=len(new), changed=int(differs))
 
     def _held_out(self, forms: Sequence[Form]) -> HeldOut | None:

@@ -6,11 +6,8 @@ Every field of the template is written by itself, behind up to four values that 
 https://arxiv.org/abs/2005.14165), each token drawn from the nucleus of Holtzman et al. 2020, section 3.1,
 https://arxiv.org/abs/1904.09751, among the 100 likeliest. No answer is asked for: that is the old prompt's. The texts are seeded and
 never stored.
-
-Some are held by the step; the others, a third of all or more, it never sees: on them is counted what it changes elsewhere.
 """
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,23 +32,22 @@ SPARE = 1.15  # written for one that is wanted: some come out empty or twice
 
 @dataclass(frozen=True)
 class Kept:
-    """Texts whose answers shall stay: ``rows`` that the step learns from, ``apart`` on which its changes are counted. ``source``
-    says in words what the latter are."""
+    """Texts whose answers shall stay, and what they are, in words."""
 
     rows: Sequence[Row]
-    apart: Sequence[Row]
     source: str
 
 
 def given_texts(rows: Sequence[Row], corrections: Sequence[Row], *, most: int, seed: int, source: str) -> Kept:
-    """The user's texts without those that are corrected: at most so many drawn to learn from, and as many to count on."""
+    """The user's texts without those that are corrected, at most so many drawn at random."""
     found = without(rows, corrections)
-    held, apart = divided(head(found, 2 * most, seed), most)
-    return Kept(held, apart, f"{len(apart)} of {len(found)} texts of {source}, none of which the step learned from")
+    drawn = head(found, most, seed)
+    of = f" of {len(found)}" if len(drawn) < len(found) else ""
+    return Kept(drawn, f"{len(drawn)}{of} texts of {source}")
 
 
 def written_texts(engine: Engine, task: Task, corrections: Sequence[Row], *, count: int, seed: int) -> Kept:
-    """Texts that the base writes in the manner of the corrections, so many in all."""
+    """Texts that the base writes in the manner of the corrections."""
     draw = random.Random(seed)
     wanted = int(count * SPARE) + 1
     blank = [draw.choice(corrections) for _ in range(wanted)]
@@ -62,15 +58,8 @@ def written_texts(engine: Engine, task: Task, corrections: Sequence[Row], *, cou
         for i, row in enumerate(blank)
     ]
     full = [row for row in rows if all(row.fields[name] for name in own)]
-    held, apart = divided(without(list({text_of(row): row for row in full}.values()), corrections)[:count], count)
-    source = "texts that the base wrote in the manner of the corrections, none of which the step learned from"
-    return Kept(held, apart, f"{len(apart)} {source}")
-
-
-def divided(rows: Sequence[Row], most: int) -> tuple[list[Row], list[Row]]:
-    """At most so many of these rows, and the others: a third of them all at the least."""
-    apart = max(math.ceil(len(rows) / 3), len(rows) - most)
-    return list(rows[: len(rows) - apart]), list(rows[len(rows) - apart :])
+    kept = without(list({text_of(row): row for row in full}.values()), corrections)[:count]
+    return Kept(kept, f"{len(kept)} texts that the base wrote in the manner of the corrections")
 
 
 def _written(engine: Engine, values: Sequence[str], count: int, draw: random.Random) -> list[str]:

@@ -12,15 +12,9 @@ class FixConfig:
 
     tolerance: float = setting(0.02, "the largest share of other answers that may change (of held-out ones: break)")
     keep_rows: int | None = setting(
-        None,
-        "the most texts on which the old answers are kept, besides those on which changes are only counted; by default 400 of "
-        "those given; of those that the base writes both together, by default 200",
+        None, "the most texts on which the old answers are kept; by default 400 of those given, or 200 that the base writes"
     )
-    hold: float | None = setting(
-        None,
-        "how firmly these answers are held: larger moves them less and the vectors more; by default where leaving each out "
-        "lets the fewest change",
-    )
+    hold: float = setting(100.0, "how firmly these answers are held: larger moves them less and the vectors more")
     reach: float = setting(0.05, "by how much a corrected answer shall win, in nats")
     steps: int = setting(8, "the most steps; it ends as soon as the corrections are mastered")
     seed: int = setting(0, "seed of drawn and written texts")
@@ -33,6 +27,5 @@ class FixConfig:
             if value is not None and value < least:
                 raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
         for name in ("hold", "reach"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
+            if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be a positive number.")

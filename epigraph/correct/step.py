@@ -37,9 +37,6 @@ MASTER, FIRMER, FIRMEST = (
 )  # of the mean diagonal: how loosely a correction is asked for, less from step to step
 SURE = 3.0  # nats from which on an answer is held less firmly: it is far from turning
 MOST_MOVE = 0.1  # rms of a step, in units of the vectors' rms
-HOLDS = (10.0, 30.0, 100.0, 300.0, 1000.0)
-MET = 1e-2  # of the loosest that texts are held: how loosely corrections are asked for where holds are compared
-PATIENCE = 2  # steps without one more correction mastered
 COLUMNS = 1 << 14
 
 Vector = Float[Tensor, "X"]
@@ -96,14 +93,13 @@ class Vectors:
 @dataclass(frozen=True)
 class Learned:
     """Where the step ends: ``moved`` in units; the places of corrections that were given up, and the share of answers that would
-    change among texts like the kept ones, before and after giving up; how firmly these were held."""
+    change among texts like the kept ones, before and after giving up."""
 
     moved: Vector
     given_up: tuple[int, ...]
     asked_share: float
     expected_share: float
     steps: int
-    hold: float
 
 
 def learn(
@@ -123,7 +119,7 @@ def learn(
     now, chosen = teacher, list(range(len(wanted.rows)))
     given_up: tuple[int, ...] = ()
     shares = (0.0, 0.0)
-    best, most, steps, hold = moved, -1, 0, config.hold or HOLDS[0]
+    best, most, steps = moved, -1, 0
     for step in range(config.steps + 1):
         told(step, config.steps)
         own, values = vectors.gradient(wanted, moved)
@@ -132,49 +128,28 @@ def learn(
         mastered = int((values > 0).sum())
         if mastered > most:
             best, most, steps = moved, mastered, step
-        done = step == config.steps or step - steps >= PATIENCE
-        if done or (step and bool((values[chosen] > 0).all())):
+        if step == config.steps or (step and bool((values[chosen] > 0).all())):
             break
+        system = System(torch.cat([own, held]), teacher, hold=config.hold, miss=max(FIRMEST, MASTER * FIRMER**step))
         residual = torch.cat([(config.reach - values).clamp(min=0), teacher - now])
-        system = System(torch.cat([own, held]), teacher, hold=hold, miss=max(FIRMEST, MASTER * FIRMER**step))
         if not step:
-            hold = config.hold or system.best_hold(residual)
-            system = system.held(hold, system.miss)
             chosen, shares = system.affordable(residual, afford)
             given_up = tuple(sorted(set(range(len(own))) - set(chosen)))
         moved = moved + _short(system.move(residual, chosen))
         now = vectors.margins(kept, moved)
-    return Learned(best, given_up, *shares, steps, hold)
+    return Learned(best, given_up, *shares, steps)
 
 
 class System:
     """The linear problem at one place: the rows of corrections first, those of the teacher behind them."""
 
-    def __init__(
-        self,
-        gradients: Jacobian,
-        teacher: Float[Tensor, "K"],
-        *,
-        hold: float,
-        miss: float = MASTER,
-        products: Float[Tensor, "N N"] | None = None,
-    ) -> None:
-        self.gradients, self.teacher, self.miss = gradients, teacher, miss
+    def __init__(self, gradients: Jacobian, teacher: Float[Tensor, "K"], *, hold: float, miss: float = MASTER) -> None:
+        self.gradients, self.teacher = gradients, teacher
         self.corrections = len(gradients) - len(teacher)
-        self.products = _products(gradients) if products is None else products
+        self.products = _products(gradients)
         scale = self.products.diagonal().mean()
         loose = (1 + (teacher / SURE) ** 2) / hold
         self.noise = scale * torch.cat([loose.new_full((self.corrections,), miss), loose])
-
-    def held(self, hold: float, miss: float) -> "System":
-        """The same rows, held as firmly."""
-        return System(self.gradients, self.teacher, hold=hold, miss=miss, products=self.products)
-
-    def best_hold(self, residual: Values) -> float:
-        """How firmly to hold, so that the fewest answers to texts like the kept ones would change with all corrections met."""
-        every = list(range(self.corrections))
-        shares = {hold: self.held(hold, MET / hold)._expected(residual, every) for hold in HOLDS}
-        return min(shares, key=lambda hold: shares[hold])
 
     def affordable(self, residual: Values, afford: float) -> tuple[list[int], tuple[float, float]]:
         """The corrections that can be learned, one at the least, and the expected shares of all and of these."""

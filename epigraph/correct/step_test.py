@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from epigraph.correct.settings import FixConfig
-from epigraph.correct.step import HOLDS, MET, System, Vectors, learn
+from epigraph.correct.step import System, Vectors, learn
 from epigraph.engine.assembly import Asked
 from epigraph.errors import Diverged
 from epigraph.prompts import Embedded, KeyValue
@@ -81,36 +81,6 @@ def test_leaving_one_out_is_what_the_formula_says() -> None:
         products = gradients[rest] @ gradients[rest].T + torch.diag(system.noise[rest])
         move = gradients[rest].T @ torch.linalg.solve(products, residual[rest])
         assert float(gradients[3 + k] @ move) == pytest.approx(float(told[k]), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("common", "own", "loosest", "firmest"), [(1.0, 0.0, 100.0, 1000.0), (1.0, 0.3, 30.0, 300.0), (0.0, 1.0, 10.0, 10.0)]
-)
-def test_texts_are_held_as_leaving_each_out_says(common: float, own: float, loosest: float, firmest: float) -> None:
-    """Texts that share a few directions are held firmly; those of which each has its own are not worth bending to."""
-    few = drawn(4, 200, seed=1).double()
-    shared = common * torch.cat([drawn(3, 4, seed=3), drawn(40, 4, seed=2)]).double() @ few
-    gradients = shared + torch.cat([drawn(3, 200), own * drawn(40, 200, seed=5)]).double()
-    residual = torch.cat([torch.ones(3), torch.zeros(40)]).double()
-    system = System(gradients, torch.full((40,), 0.01).double(), hold=1.0)
-    chosen = system.best_hold(residual)
-    assert loosest <= chosen <= firmest
-    shares = [system.held(hold, MET / hold)._expected(residual, range(3)) for hold in HOLDS]
-    assert chosen == HOLDS[shares.index(min(shares))]
-    again = System(gradients, system.teacher, hold=chosen, miss=MET / chosen)
-    assert torch.equal(again.move(residual, range(3)), system.held(chosen, MET / chosen).move(residual, range(3)))
-
-
-def test_it_ends_where_no_further_correction_is_mastered(block: Embedded) -> None:
-    """One that contradicts another is never mastered: all steps that were allowed were taken for it."""
-    flat = block.vectors.flatten()
-    own = torch.eye(32)[:1]
-    weights = torch.cat([own, -own, torch.eye(32)[1:2]])
-    wanted = Linear(weights, -torch.ones(3) - weights @ flat)
-    kept = Linear(drawn(12, 32, seed=7), torch.full((12,), 4.0) - drawn(12, 32, seed=7) @ flat)
-    told: list[int] = []
-    learn(Vectors([block], torch.device("cpu")), wanted, kept, FixConfig(steps=20), 1.0, lambda done, _of: told.append(done))
-    assert max(told) < 8
 
 
 @pytest.mark.parametrize("bend", [0.0, 0.05])
