@@ -3,27 +3,36 @@
     python benchmarks/fix.py sst2 trec6 --rows 1000 --corrections 20
 
 Tunes a prompt on each set, takes mistakes of it on one half of the test rows as corrections, and measures on the other half:
-corrections mastered, accuracy before and after, other answers changed (the broken ones apart), seconds. Once with texts of the
-training rows to keep (their labels unseen), once with texts that the base writes. A round is another split of the test rows.
+corrections mastered, accuracy before and after, other answers changed (the broken ones apart), seconds. Once with the other texts
+of the first half to keep, such as a prompt in use is asked (labels unseen), once with texts of the training rows, of which the prompt
+is surer than of new ones, once with texts that the base writes. A round is another split of the test rows. Every
+line is written as soon as it is measured, to results/fix.jsonl, and the tuned prompts are kept: the same command goes on.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import measuring
+from kept import Kept
 
 import epigraph
+from epigraph.base import Base
 from epigraph.correct.answers import right_answers
 from epigraph.correct.fixing import fix
 from epigraph.correct.settings import FixConfig
+from epigraph.engine import Engine
+from epigraph.library import read_prompt
 from epigraph.model import PromptModel
 from epigraph.tasks.row import Row
 from epigraph.tasks.split import head
 from epigraph.tasks.task import Task
 
-GIVEN, WRITTEN = "training texts", "written by the base"
+SERVED, TRAINED, WRITTEN = "texts it serves", "training texts", "written by the base"
+SOURCES = (SERVED, TRAINED, WRITTEN)
 TARGETS = {"mastered": 0.9, "accuracy change": -0.005, "changed": 0.02, "seconds": 30.0}
 
 
@@ -31,13 +40,16 @@ def main() -> None:
     """Measure, show, write."""
     asked = _arguments()
     base = measuring.open_base(asked)
+    kept = Kept(asked.out / "fix.jsonl", asked, more=("sets",), base=base.fingerprint)
     lines: list[dict[str, Any]] = []
     for name in asked.sets:
         with measuring.data_set(name, quick=asked.quick) as folder, measuring.fresh_engine(base) as engine:
             task, test = _rows(Task.from_file(folder), asked)
-            model = epigraph.tune(base, task, _tuning(asked), name=name, engine=engine).model
+            model = tuned(kept, base, engine, task, name, asked)
             for split in range(asked.rounds):
-                for line in measure(model, task, test, split, asked):
+                for source in SOURCES:
+                    asking = partial(measure, model, task, test, split, source, asked)
+                    line = kept.once(f"{name}/{split}/{source}", asking)
                     lines.append({"set": name, "split": split, **line})
                     print(lines[-1], flush=True)
     measuring.show("Corrections", lines)
@@ -45,36 +57,46 @@ def main() -> None:
     measuring.write(asked, base, "fix", {"lines": lines, "verdicts": verdicts})
 
 
+def tuned(kept: Kept, base: Base, engine: Engine, task: Task, name: str, asked: argparse.Namespace) -> PromptModel:
+    """The prompt to correct, tuned once for this question."""
+    folder = asked.out / "fix-prompts" / f"{name}-{hashlib.sha256(kept.head.encode()).hexdigest()[:12]}"
+    if not (folder / "card.toml").is_file():
+        epigraph.tune(base, task, _tuning(asked), name=name, engine=engine).prompt.save(folder)
+    return PromptModel(read_prompt(folder), base, engine=engine)
+
+
 def measure(
-    model: PromptModel, task: Task, test: Sequence[Row], split: int, asked: argparse.Namespace
-) -> Iterator[dict[str, Any]]:
-    """One line for each sort of texts to keep."""
+    model: PromptModel, task: Task, test: Sequence[Row], split: int, source: str, asked: argparse.Namespace
+) -> dict[str, Any]:
+    """One line: corrections learned with this sort of texts to keep."""
     shuffled = head(test, len(test), split)
     first, second = shuffled[: len(test) // 2], shuffled[len(test) // 2 :]
     right = right_answers(model.method, first)
     wrong = [row for row, ok in zip(first, right, strict=True) if not ok][: asked.corrections]
     wrong = wrong or [_turned(task, row) for row in first[:2]]  # a quick run's toy may make none
-    for source in (GIVEN, WRITTEN):
-        keep = [replace(row, target=None) for row in task.train.rows] if source == GIVEN else []
-        config = FixConfig(keep_rows=asked.keep, seed=split, tolerance=asked.tolerance)
-        done = fix(model, wrong, keep=keep, held_out=second, config=config, keep_source=GIVEN)
-        assert done.held_out is not None
-        there, before, after = done.held_out.changes, done.held_out.before, done.held_out.after
-        yield {
-            "keep": source,
-            "corrections": done.mastered.rows,
-            "mastered": done.mastered.mastered,
-            "before": before.value("accuracy"),
-            "after": after.value("accuracy"),
-            "held out": there.rows,
-            "changed": there.changed,
-            "broken": there.broken,
-            "fixed": there.fixed,
-            "kept changed": done.elsewhere.changed,
-            "kept": done.elsewhere.rows,
-            "seconds": done.cost["seconds"],
-            "refused": done.refused is not None,
-        }
+    others = {SERVED: [row for row in first if row not in wrong], TRAINED: task.train.rows, WRITTEN: ()}[source]
+    keep = [replace(row, target=None) for row in others]
+    config = FixConfig(keep_rows=asked.keep, seed=split, tolerance=asked.tolerance)
+    done = fix(model, wrong, keep=keep, held_out=second, config=config, keep_source=source)
+    assert done.held_out is not None
+    there, before, after = done.held_out.changes, done.held_out.before, done.held_out.after
+    return {
+        "keep": source,
+        "corrections": done.mastered.rows,
+        "mastered": done.mastered.mastered,
+        "before": before.value("accuracy"),
+        "after": after.value("accuracy"),
+        "held out": there.rows,
+        "changed": there.changed,
+        "broken": there.broken,
+        "fixed": there.fixed,
+        "elsewhere changed": done.elsewhere.changed,
+        "elsewhere": done.elsewhere.rows,
+        "learned from changed": done.held.changed,
+        "learned from": done.held.rows,
+        "seconds": done.cost["seconds"],
+        "refused": done.refused is not None,
+    }
 
 
 def judge(line: dict[str, Any]) -> list[dict[str, Any]]:
