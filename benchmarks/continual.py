@@ -5,15 +5,20 @@
     python benchmarks/continual.py --quick             a toy base and made-up tasks
 
 Sets are found through $EPIGRAPH_DATA. Asked of the prompt methods: forgetting of exactly 0 for separate and progressive with the
-task known; an order in under 40 minutes. Every order is a sequence of its own in ``--out``: what is learned is not learned again
-when the script is started again, and the JSON is written after every order.
+task known; an order in under 40 minutes, interruptions left out. Every order is a sequence of its own in ``--out``, in which every
+task that a method has learned and every row of R is on disk as soon as it is there; the same command goes on from them, and takes
+orders that are finished from results/continual-….jsonl. Another question (rows, seed, methods) begins anew.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from kept import Kept
 
 from epigraph.base.toy import toy_base
 from epigraph.bench.tuning import data_folder
@@ -38,44 +43,76 @@ def main() -> None:
     methods = BASELINES if asked.baselines else PROMPTS
     rows = asked.rows or (16 if asked.quick else 300 if asked.baselines else 1000)
     orders = (("one", "two", "three"),) if asked.quick else ORDERS[:1] if asked.baselines else ORDERS[: asked.orders]
-    found = []
     name = f"continual-{'baselines' if asked.baselines else 'prompts'}"
+    kept = Kept(asked.out / f"{name}.jsonl", asked, more=("orders",), sets=orders[0], methods=methods)
+    found = []
     for number, order in enumerate(orders):
-        found.append(measure(order, methods, rows, asked, f"{name}-{number}"))
+        key = f"{name}-{number}"
+        found.append(kept.once(key, lambda order=order, key=key: measure(order, methods, rows, asked, key, kept.head)))
         (asked.out / f"{name}.json").write_text(json.dumps({"rows": rows, "quick": asked.quick, "orders": found}, indent=1))
     print(f"written: {asked.out / f'{name}.json'}")
 
 
+class Mark:
+    """Which folder an order's sequence lies in, what was asked of it, and the seconds it has taken so far."""
+
+    def __init__(self, path: Path, question: str) -> None:
+        self.path, self.said = path, {"question": question, "folder": "", "seconds": 0.0}
+        if path.exists() and (known := json.loads(path.read_text()))["question"] == question:
+            self.said = known
+
+    @property
+    def folder(self) -> Path | None:
+        """The sequence to go on with."""
+        return Path(self.said["folder"]) if self.said["folder"] else None
+
+    def note(self, **values: Any) -> None:
+        """Write these down, whole or not at all."""
+        self.said |= values
+        partial = self.path.with_suffix(".part")
+        partial.write_text(json.dumps(self.said))
+        partial.replace(self.path)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add what this takes, however it ends."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.note(seconds=self.said["seconds"] + time.monotonic() - started)
+
+
 def measure(
-    order: tuple[str, ...], methods: tuple[str, ...], rows: int, asked: argparse.Namespace, name: str
+    order: tuple[str, ...], methods: tuple[str, ...], rows: int, asked: argparse.Namespace, name: str, question: str
 ) -> dict[str, Any]:
     """One order; gone on with where an earlier call left it."""
     base = made_up(asked.out / "toy") if asked.quick else "default"
     home = asked.out / "toy" if asked.quick else data_folder()
     tune = TuneConfig(epochs=1, batch=4, length=2) if asked.quick else TuneConfig(seed=asked.seed)
     config = ContinualConfig(methods=methods, rows=rows, test_rows=6 if asked.quick else 500, tune=tune)
-    mark = asked.out / f"{name}.folder"
-    resume = Path(mark.read_text()) if mark.exists() else None
-    tasks = tuple(str(home / one) for one in order) if resume is None else ()
+    mark = Mark(asked.out / f"{name}.mark", question)
+    tasks = tuple(str(home / one) for one in order) if mark.folder is None else ()
     job = ContinualJob(
         tasks=tasks,
         library=asked.out / f"{name}-library",
         config=config,
         name=name,
-        resume=resume,
+        resume=mark.folder,
         base=base,
         dtype=asked.dtype,
     )
     print(f"\norder: {' → '.join(order)}; {rows} rows a task", flush=True)
-    started = time.monotonic()
-    result = run_job(job, started=lambda folder: mark.write_text(str(folder)), note=lambda text: print(text, flush=True))
-    seconds = time.monotonic() - started
+    with mark.timed():
+        result = run_job(
+            job, started=lambda folder: mark.note(folder=str(folder)), note=lambda text: print(text, flush=True)
+        )
+    seconds = mark.said["seconds"]
     show(result)
-    verdicts = judge(result, seconds, whole=resume is None, baselines=asked.baselines)
-    return result.json | {"seconds": round(seconds, 1), "resumed": resume is not None, "verdicts": verdicts}
+    return result.json | {"seconds": round(seconds, 1), "verdicts": judge(result, seconds, baselines=asked.baselines)}
 
 
-def judge(result: ContinualResult, seconds: float, *, whole: bool, baselines: bool) -> list[dict[str, Any]]:
+def judge(result: ContinualResult, seconds: float, *, baselines: bool) -> list[dict[str, Any]]:
     """What is asked, beside what was found."""
     found: list[dict[str, Any]] = []
     for name in ("separate", "progressive"):
@@ -87,7 +124,7 @@ def judge(result: ContinualResult, seconds: float, *, whole: bool, baselines: bo
             ours, theirs = (result.methods[m]["union"].average_accuracy or 0.0 for m in ("pool", rival))
             asked = f"above 0: {ours:.3f} of pool against {theirs:.3f} of sequential {rival}, union of labels"
             found.append({"what": f"pool less {rival}", "value": ours - theirs, "asked": asked, "met": ours > theirs})
-    elif whole:
+    else:
         minutes = seconds / 60
         found.append(
             {"what": "minutes an order", "value": minutes, "asked": f"at most {MINUTES}", "met": minutes <= MINUTES}

@@ -1,12 +1,13 @@
 """Measurements that are kept as they come, so that a script that was stopped goes on where it was.
 
-``Kept``: a JSON line a measurement in ``--out``, under a first line that says what was asked; another question begins anew. After
-``--minutes`` no further measurement begins: the same command goes on. ``Table``: one JSON file of all cells, whatever was asked,
-so that more of them can be asked later.
+``Kept``: a JSON line a measurement in ``--out``, under a first line that says what was asked; another question begins anew. What
+is only more of the same (``more``: how many draws, which sets) is no other question. After ``--minutes`` no further measurement
+begins: the same command goes on. ``Table``: one JSON file of all cells, whatever was asked, so that more of them can be asked later.
 """
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +26,18 @@ class TimeUp(Exception):
 class Kept:
     """What was measured, by name."""
 
-    def __init__(self, path: Path, asked: argparse.Namespace, **facts: object) -> None:
-        said = {k: v for k, v in vars(asked).items() if k not in ("out", "minutes", "rounds", "peft", "folder")}
+    def __init__(self, path: Path, asked: argparse.Namespace, *, more: Sequence[str] = (), **facts: object) -> None:
+        said = {k: v for k, v in vars(asked).items() if k not in ("out", "minutes", "rounds", "peft", "folder", *more)}
         self.head = json.dumps(said | facts, sort_keys=True, default=str)
         self.path = path
-        self.until = time.monotonic() + 60 * asked.minutes
+        self.until = time.monotonic() + 60 * getattr(asked, "minutes", math.inf)
         self.known: dict[str, Any] = {}
-        lines = path.read_text().splitlines() if path.exists() else []
-        if lines[:1] == [self.head]:
-            for line in lines[1:]:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        if lines[:1] == [self.head + "\n"]:
+            whole = [line for line in lines if line.endswith("\n")]  # a kill leaves a part of a line
+            if len(whole) < len(lines):
+                path.write_text("".join(whole))
+            for line in whole[1:]:
                 self.known |= json.loads(line)
             print(f"{len(self.known)} measurements are there already, in {path}", flush=True)
         else:

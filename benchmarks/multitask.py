@@ -7,15 +7,25 @@
 Sources: SST-2, TREC, AG News, Subj, RTE, BoolQ; targets: clinc10_domain, ten classes of banking77, IMDb; sets are found through
 $EPIGRAPH_DATA. ``universal`` starts from what MPT shares, ``spot`` from one prompt tuned on the mixture of all sources, ``text`` from the
 target's own labels. All three are tuned by the same ``tune`` with the same settings, at as many rates (``--trials``), each
-keeping what is best on validation rows. Every cell is written as soon as it is measured and not measured again.
+keeping what is best on validation rows. Every cell is written as soon as it is measured, to results/multitask-cells.jsonl, and not
+measured again by the same command, or by one that asks for more targets, examples or draws.
+
+    interval    mean of D draws ± t(.975, D − 1) · s / √D        of accuracy, and of universal − text and universal − spot by draw
 """
 
 import argparse
+import hashlib
 import json
+import math
+import random
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from kept import Kept, TimeUp, go_on
+from scipy.stats import t
 
 import epigraph
 from epigraph.base.toy import toy_base
@@ -43,34 +53,48 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     home = made_up(asked.out / "toy") if asked.quick else data_folder()
     base = epigraph.load_base(str(home / "base") if asked.quick else "default", dtype=asked.dtype)
-    library = asked.out / "multitask-library"
+    library = asked.out / f"multitask-library-{prepared_as(base, asked)}"
     for kind, name in (("multitask", "universal"), ("spot", "spot")):
         prepare(kind, name, home, library, base, asked)
-    file = asked.out / "multitask.json"
-    cells = json.loads(file.read_text())["cells"] if file.exists() else {}
+    kept = Kept(asked.out / "multitask-cells.jsonl", asked, more=("targets", "shots", "draws"), base=base.fingerprint)
     engine = epigraph.Engine(base)
-    for target in asked.targets:
-        task = read_target(home, target, asked)
-        for shots in asked.shots:
+    try:
+        for target in asked.targets:
+            task = read_target(home, target, asked)
             for draw in range(asked.draws):
-                for start in STARTS:
-                    key = f"{target}/{shots}/{draw}/{start}"
-                    if key not in cells:
-                        cells[key] = measure(engine, task, shots, draw, start, library, asked)
-                        print(f"{key}: {cells[key]:.3f}", flush=True)
-                        file.write_text(
-                            json.dumps({"quick": asked.quick, "sources": asked.sources, "cells": cells}, indent=1)
-                        )
-    summary = summarise(cells, asked)
+                for shots in asked.shots:
+                    for start in STARTS:
+                        cell(kept, engine, task, f"{target}/{shots}/{draw}/{start}", library, asked)
+    except TimeUp:
+        go_on(kept, asked.minutes)
+        return
+    summary = summarise(kept.known, asked)
+    file = asked.out / "multitask.json"
     file.write_text(
-        json.dumps({"quick": asked.quick, "sources": asked.sources, "cells": cells, "summary": summary}, indent=1)
+        json.dumps({"quick": asked.quick, "sources": asked.sources, "cells": kept.known, "summary": summary}, indent=1)
     )
     print(f"written: {file}")
 
 
+def cell(
+    kept: Kept, engine: epigraph.Engine, task: epigraph.Task, key: str, library: Path, asked: argparse.Namespace
+) -> None:
+    """One cell, measured unless it is there."""
+    _, shots, draw, start = key.split("/")
+    if key not in kept.known:
+        found = kept.once(key, lambda: measure(engine, task, int(shots), int(draw), start, library, asked))
+        print(f"{key}: {found:.3f}", flush=True)
+
+
+def prepared_as(base: epigraph.Base, asked: argparse.Namespace) -> str:
+    """A name for what the starts are tuned from, so that those of another question are not taken for them."""
+    said = [asked.sources, asked.rows, asked.quick, asked.dtype, base.fingerprint]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+
+
 def prepare(kind: str, name: str, home: Path, library: Path, base: epigraph.Base, asked: argparse.Namespace) -> None:
     """Tune the sources together, once; an interrupted one goes on."""
-    mark = asked.out / f"multitask-{name}.folder"
+    mark = library.with_suffix(f".{name}.folder")
     if name in Library(library).names():
         return
     tune = TuneConfig(epochs=1, batch=4, length=2) if asked.quick else TuneConfig()
@@ -102,9 +126,10 @@ def read_target(home: Path, name: str, asked: argparse.Namespace) -> epigraph.Ta
 
 
 def drawn(task: epigraph.Task, shots: int, draw: int) -> tuple[Row, ...]:
-    """So many training rows in all, every label in turn as far as they go."""
+    """So many training rows in all, every label in turn as far as they go; which labels come first is drawn too."""
     order = head(task.train.rows, len(task.train.rows), seed=draw)
-    by_label = [[row for row in order if row.target == label] for label in task.labels]
+    labels = random.Random(draw).sample(list(task.labels), len(task.labels))
+    by_label = [[row for row in order if row.target == label] for label in labels]
     turns = [rows[i] for i in range(shots) for rows in by_label if i < len(rows)]
     return tuple(turns[:shots])
 
@@ -121,21 +146,43 @@ def measure(
     return float(result.scores["accuracy"]["value"])
 
 
-def summarise(cells: dict[str, float], asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Mean and spread over the draws, and whether the universal start is ahead of both others."""
+def summarise(cells: Mapping[str, float], asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Means over the draws with intervals, and whether the universal start is ahead of each other one by more than its own."""
     rows = []
     for target in asked.targets:
         for shots in asked.shots:
             each = {s: [cells[f"{target}/{shots}/{d}/{s}"] for d in range(asked.draws)] for s in STARTS}
-            mean = {s: statistics.mean(values) for s, values in each.items()}
-            spread = {s: statistics.stdev(values) if len(values) > 1 else 0.0 for s, values in each.items()}
-            helps = mean["universal"] > max(mean["text"], mean["spot"])
-            rows.append({"target": target, "examples": shots, "mean": mean, "spread": spread, "universal_is_ahead": helps})
-            shown = "  ".join(f"{s} {mean[s]:.3f} ± {spread[s]:.3f}" for s in STARTS)
-            print(
-                f"{target:16} {shots:4}  {shown}  {'universal is ahead' if helps else 'universal does not help'}", flush=True
-            )
+            mean = {s: interval(values) for s, values in each.items()}
+            pairs = {s: [a - b for a, b in zip(each["universal"], each[s], strict=True)] for s in ("text", "spot")}
+            ahead = {s: interval(differences) for s, differences in pairs.items()}
+            rows.append({"target": target, "examples": shots, "draws": asked.draws, "mean": mean, "universal_less": ahead})
+            shown = "  ".join(f"{s} {said(mean[s])}" for s in STARTS)
+            gains = "  ".join(f"universal − {s} {said(ahead[s])}: {in_words(ahead[s])}" for s in ahead)
+            print(f"{target:16} {shots:4}  {shown}  {gains}", flush=True)
     return rows
+
+
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean, and the 95% interval of the mean over draws by Student's t; no bounds of a single draw."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return {"value": mean, "low": None, "high": None}
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return {"value": mean, "low": mean - half, "high": mean + half}
+
+
+def said(found: Mapping[str, float | None]) -> str:
+    """A mean with its bounds."""
+    bounds = "one draw" if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
+    return f"{found['value']:.3f} [{bounds}]"
+
+
+def in_words(difference: Mapping[str, float | None]) -> str:
+    """What a difference says."""
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None:
+        return "one draw says nothing"
+    return "helps" if low > 0 else "harms" if high < 0 else "no difference to be seen"
 
 
 def made_up(home: Path) -> Path:
@@ -166,10 +213,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tests", type=int, default=500, help="test rows of a target")
     parser.add_argument("--trials", type=int, default=3, help="rates tried from every start, the same for all")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no cell is begun after so many")
     parser.add_argument("--out", type=Path, default=Path("results"), help="the folder of the JSON and of the prompts")
     asked = parser.parse_args()
     if asked.quick:
-        asked.sources, asked.targets, asked.shots, asked.draws = ["one", "two"], ["new"], [4], 1
+        asked.sources, asked.targets, asked.shots, asked.draws = ["one", "two"], ["new"], [4], 2
     return asked
 
 

@@ -1,12 +1,17 @@
 """Every benchmark script runs, on a toy base and few rows; what it measures there means nothing."""
 
+import argparse
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from epigraph.tasks.task import Task
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = (
@@ -47,7 +52,50 @@ def test_a_script_of_many_tasks_writes_json(name: str, found: str, tmp_path: Pat
     surroundings = {**os.environ, "EPIGRAPH_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "results" / found).read_text())["quick"]
+    first = json.loads((tmp_path / "results" / found).read_text())
+    assert first["quick"]
+    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "measurements are there already" in done.stdout
+    assert json.loads((tmp_path / "results" / found).read_text()) == first, "it was measured again"
+
+
+def test_what_is_kept_survives_a_kill_and_belongs_to_one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill in the middle of a line left a file that no later call could read; more draws are no other question."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    kept = importlib.import_module("kept")
+    file = tmp_path / "kept.jsonl"
+
+    def open_it(draws: int = 1, rows: int = 10) -> Any:
+        return kept.Kept(file, argparse.Namespace(draws=draws, rows=rows), more=("draws",))
+
+    open_it().once("a", lambda: 1)
+    with file.open("a") as out:
+        out.write('{"b": ')
+    again = open_it(draws=5)
+    assert again.known == {"a": 1}
+    assert again.once("b", lambda: 2) == 2
+    assert open_it().known == {"a": 1, "b": 2}
+    assert open_it(rows=20).known == {}
+
+
+def test_few_examples_of_many_labels_are_not_always_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 4 examples of 10 labels every draw had the first four labels; bare means were taken for differences."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    multitask = importlib.import_module("multitask")
+    labels = [f"label {i}" for i in range(10)]
+    task = Task.from_rows([f"text {i}" for i in range(60)], labels * 6, name="many")
+    drawn = [{row.target for row in multitask.drawn(task, 4, draw)} for draw in range(5)]
+    assert all(len(found) == 4 for found in drawn)
+    assert len(set().union(*drawn)) > 4
+    assert multitask.drawn(task, 16, 1) == multitask.drawn(task, 16, 1)
+    assert multitask.drawn(task, 16, 1)[:4] == multitask.drawn(task, 4, 1)
+    found = multitask.interval([0.5, 0.6, 0.7])
+    assert found["value"] == pytest.approx(0.6)
+    assert found["low"] < found["value"] < found["high"]
+    assert multitask.in_words(found) == "helps"
+    assert multitask.in_words(multitask.interval([0.1, -0.1])) == "no difference to be seen"
+    assert multitask.in_words(multitask.interval([0.5])) == "one draw says nothing"
 
 
 def test_every_script_is_tried() -> None:
