@@ -192,10 +192,13 @@ SCHEMAS = {
     "explain": _object(
         {
             "prompt": TEXT,
+            "card": _MAP,
             "warnings": _TEXTS,
             "source": TEXT,
             "rows": _COUNT,
+            "split": TEXT,
             "unlabelled": _COUNT,
+            "trained_rows": {"type": ["integer", "null"]},
             "sections": _MAP,
             "left_out": _CAUSES,
             "seconds": NUMBER,
