@@ -253,7 +253,7 @@ SCHEMAS = {
             "scores": {"anyOf": [SCORES, {"type": "null"}]},
             "teacher_scores": {"anyOf": [SCORES, {"type": "null"}]},
             "lost": {"type": ["object", "null"]},
-            "request": _object({"tokens": _MAP, "seconds": {"type": "object", "additionalProperties": NUMBER}}),
+            "request": _object({"tokens": _MAP, "seconds": {"type": "object", "additionalProperties": NUMBER}, "how": TEXT}),
             "cost": _MAP,
             "settings": _MAP,
             "reasons": {"type": "object", "additionalProperties": TEXT},
