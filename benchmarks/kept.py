@@ -28,11 +28,20 @@ class Kept:
         lines = path.read_text().splitlines() if path.exists() else []
         if lines[:1] == [self.head]:
             for line in lines[1:]:
-                self.known |= json.loads(line)
+                self.known |= self._read(line)
             print(f"{len(self.known)} measurements are there already, in {path}", flush=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.head + "\n")
+
+    def _read(self, line: str) -> dict[str, Any]:
+        """What a line says; nothing where it was cut off by a kill, which is then taken away."""
+        try:
+            return dict(json.loads(line))
+        except ValueError:
+            whole = self.path.read_bytes().removesuffix(line.encode())
+            self.path.write_bytes(whole)
+            return {}
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
         """The measurement of this name, taken now if it is not there. TimeUp if it is too late to begin."""

@@ -20,6 +20,7 @@ SCRIPTS = (
     "serving",
     "soak",
     "distill",
+    "shortcut",
     "fix",
     "curve",
 )
@@ -51,6 +52,6 @@ def test_a_script_of_many_tasks_writes_json(name: str, found: str, tmp_path: Pat
 
 def test_every_script_is_tried() -> None:
     shared = {"measuring", "drawing", "kept"}
-    needs_the_base = {"main_job", "calibration", "shortcut"}
+    needs_the_base = {"main_job", "calibration"}
     many_tasks = {"multitask", "continual"}
     assert {file.stem for file in BENCHMARKS.glob("*.py")} == {*SCRIPTS, *shared, *needs_the_base, *many_tasks}
