@@ -9,7 +9,7 @@ import torch
 from epigraph.engine.plain import stock_attention
 from epigraph.errors import Unsupported
 from epigraph.explaining.case import Clock
-from epigraph.explaining.toys_test import toy_case, toy_engine
+from epigraph.explaining.toys_test import toy_case, toy_engine, toy_rows
 from epigraph.explaining.twin import TEMPLATE, TokenSearch, _Search, perplexity, search_twin
 from epigraph.explaining.waywardness import _verdict, measure_waywardness, read
 from epigraph.metrics import Interval
