@@ -1,17 +1,21 @@
 """Does a hard prompt of 40 examples fit into 16 vectors? Agreement with it, what a request saves, before and behind the text.
 
-    python benchmarks/distill.py                              SST-2, 500 unlabelled texts, both places
+    python benchmarks/distill.py                              SST-2, 1,500 unlabelled texts, both places
     python benchmarks/distill.py --places first --tests 500
     python benchmarks/distill.py --quick                      a toy base and made-up rows
 
-Several draws of the examples are tried in turn, and the first under which the base does not give one label to nearly all texts is
-taken: to imitate a constant is nothing. The student learns from texts alone; labels are used for the scores only. Cohen's kappa is on
-test texts, beside the agreement of the constant answer, whose kappa is 0. Tokens and seconds are of one request: before as the hard
-prompt is read anew, with its keys and values kept, and after. An interrupted measurement goes on where it was. The set is found through
-$EPIGRAPH_DATA.
+Several draws of the examples are tried on labelled training rows that are among neither examples nor texts. Taken is the draw that is
+right most often of those under which the base does not give one label to nearly all rows: the one that a person would take, and one
+whose answers hang on the text. (Where its log-odds are all near 0, rounding to bfloat16 alone turns some of its own answers.) Texts and
+test rows are others than those, and the student sees no label. Kappa is beside that of the constant answer, which is 0. Tokens and seconds
+are of one request: before as the hard prompt is read anew, with its keys and values kept, and after.
+
+Draws and places are kept as they come, a distilling that was stopped goes on at its step: the same command goes on where it was. The
+set is found through $EPIGRAPH_DATA.
 """
 
 import argparse
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from kept import Kept, TimeUp, go_on
 from measuring import open_base, parser, show, verdict, write
 
 import epigraph
@@ -28,6 +34,7 @@ from epigraph.distilling.answers import ask_all
 from epigraph.distilling.fidelity import answers_of
 from epigraph.distilling.teacher import BaseTeacher, hard_prompt_teacher
 from epigraph.distilling.written import draw
+from epigraph.engine import Engine
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Moment
@@ -36,28 +43,44 @@ from epigraph.tuning.surroundings import Surroundings
 
 TARGET = 0.9  # of kappa, prompt first
 POOL = 1000  # training rows from which examples are drawn
-TRIED_TEXTS, MOST_OF_ONE = 64, 0.7
+TRIED, MOST_OF_ONE = 64, 0.7
+Line = dict[str, Any]
 
 
 def main() -> None:
     """Choose the hard prompt, distil it in every place, print the table and the verdict, write JSON."""
     asked = arguments()
     base = open_base(asked)
-    engine = epigraph.Engine(base)
+    question = argparse.Namespace(**{name: value for name, value in vars(asked).items() if name != "places"})
+    kept = Kept(asked.out / "distill.jsonl", question, base=base.fingerprint)
+    try:
+        found = measure(epigraph.Engine(base), kept, asked)
+    except TimeUp:
+        go_on(kept, asked.minutes)
+        return
+    except KeyboardInterrupt:
+        print(f"interrupted; {len(kept.known)} measurements are in {kept.path}. The same command goes on.")
+        raise SystemExit(130) from None
+    first = [one["kappa"] for one in found["places"] if one["place"] == "first"]
+    verdicts = [verdict("kappa, prompt first", value, least=TARGET) for value in first]
+    write(asked, base, "distill", found | {"verdicts": verdicts})
+
+
+def measure(engine: Engine, kept: Kept, asked: argparse.Namespace) -> dict[str, Any]:
+    """The draws, and one line a place."""
     task, pool, texts, tests = read_rows(asked)
-    teacher, draws = choose(engine, task, pool, texts, asked)
-    found = []
+    draws = [kept.once(f"draw {seed}", lambda s=seed: tried(engine, task, pool, s, asked)) for seed in range(asked.draws)]  # type: ignore[misc]
+    show("draws of the examples", draws)
+    chosen = best_draw(draws)
+    teacher = teacher_of(engine, task, pool, chosen["seed"], asked)
+    runs = asked.out / f"distill-{hashlib.sha256(kept.head.encode()).hexdigest()[:8]}"
+    found: list[Line] = []
     for place in asked.places:
-        config = DistillConfig(place=place, length=asked.length, epochs=asked.epochs, rate=asked.rate, batch=asked.batch)
-        runs = asked.out / f"distill-{place}"
-        around = Surroundings(runs=runs, resume=unfinished(runs), listener=tell, note=print, stage=stage)
-        result = epigraph.distill(base, task, texts, teacher, config, tests=tests, engine=engine, around=around)
-        assert result.prompt.metrics_file is not None
-        Run(result.prompt.metrics_file.parent).finish(place)
-        found.append(line(place, result))
+        found.append(
+            kept.once(f"prompt {place}", lambda p=place: distilled(engine, task, teacher, texts, tests, runs / p, p, asked))  # type: ignore[misc]
+        )
         show("so far", found)
-    verdicts = [verdict(f"kappa, prompt {one['place']}", one["kappa"], least=TARGET) for one in found]
-    write(asked, base, "distill", {"draws": draws, "places": found, "verdicts": verdicts, "texts": len(texts)})
+    return {"draws": draws, "chosen": chosen, "places": found, "texts": len(texts), "tests": len(tests)}
 
 
 def read_rows(asked: argparse.Namespace) -> tuple[Task, list[Row], list[Row], list[Row]]:
@@ -73,24 +96,53 @@ def read_rows(asked: argparse.Namespace) -> tuple[Task, list[Row], list[Row], li
     return task, rows[:pool], texts, tests[: asked.tests]
 
 
-def choose(
-    engine: epigraph.Engine, task: Task, pool: Sequence[Row], texts: Sequence[Row], asked: argparse.Namespace
-) -> tuple[BaseTeacher, list[dict[str, Any]]]:
-    """The first draw of examples under which no label is given to nearly all texts; else the most even one."""
-    draws: list[dict[str, Any]] = []
-    teachers = []
-    for seed in range(asked.draws):
-        examples = draw(engine, task, pool, asked.shots, seed)
-        teacher = hard_prompt_teacher(engine, task, task.instruction, examples=examples)
-        some = texts[:TRIED_TEXTS]
-        given = Counter(answers_of(task, some, ask_all(teacher, some, stage=stage)))
-        draws.append({"seed": seed, "examples": len(examples), "most of one label": max(given.values()) / len(some)})
-        teachers.append(teacher)
-        print(draws[-1], flush=True)
-        if draws[-1]["most of one label"] <= MOST_OF_ONE:
-            return teacher, draws
-    best = min(range(len(draws)), key=lambda i: draws[i]["most of one label"])
-    return teachers[best], draws
+def teacher_of(engine: Engine, task: Task, pool: Sequence[Row], seed: int, asked: argparse.Namespace) -> BaseTeacher:
+    """The base under one draw of the examples."""
+    examples = draw(engine, task, pool, asked.shots, seed)
+    return hard_prompt_teacher(engine, task, task.instruction, examples=examples)
+
+
+def tried(engine: Engine, task: Task, pool: Sequence[Row], seed: int, asked: argparse.Namespace) -> Line:
+    """How a draw answers labelled rows that it does not show."""
+    teacher = teacher_of(engine, task, pool, seed, asked)
+    shown = [row.fields for row in teacher.shown]
+    rows = [row for row in pool if row.fields not in shown][:TRIED]
+    told = ask_all(teacher, rows, stage=stage).answers
+    given = answers_of(task, rows, told)
+    sure = [abs(float(np.diff(sorted(one.logs)[-2:])[0])) for one in told]
+    return {
+        "seed": seed,
+        "examples": len(teacher.shown),
+        "rows": len(rows),
+        "most of one label": max(Counter(given).values()) / len(rows),
+        "accuracy": sum(a == row.target for a, row in zip(given, rows, strict=True)) / len(rows),
+        "median margin, nats": float(np.median(sure)),
+    }
+
+
+def best_draw(draws: Sequence[Line]) -> Line:
+    """The most accurate of those that do not give one label to nearly all rows; where all do, the most even."""
+    even = [one for one in draws if one["most of one label"] <= MOST_OF_ONE]
+    return max(even, key=lambda one: one["accuracy"]) if even else min(draws, key=lambda one: one["most of one label"])
+
+
+def distilled(
+    engine: Engine,
+    task: Task,
+    teacher: BaseTeacher,
+    texts: Sequence[Row],
+    tests: Sequence[Row],
+    runs: Path,
+    place: str,
+    asked: argparse.Namespace,
+) -> Line:
+    """The student at one place, gone on with where its run was stopped."""
+    config = DistillConfig(place=place, length=asked.length, epochs=asked.epochs, rate=asked.rate, batch=asked.batch)
+    around = Surroundings(runs=runs, resume=unfinished(runs), listener=tell, note=print, stage=stage)
+    result = epigraph.distill(engine.base, task, texts, teacher, config, tests=tests, engine=engine, around=around)
+    assert result.prompt.metrics_file is not None
+    Run(result.prompt.metrics_file.parent).finish(place)
+    return line(place, result)
 
 
 def unfinished(runs: Path) -> Path | None:
@@ -99,7 +151,7 @@ def unfinished(runs: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def line(place: str, result: DistillResult) -> dict[str, Any]:
+def line(place: str, result: DistillResult) -> Line:
     """A row of the table."""
     found = result.json
     tokens, seconds = found["request"]["tokens"], found["request"]["seconds"]
@@ -121,7 +173,10 @@ def line(place: str, result: DistillResult) -> dict[str, Any]:
         "s before": seconds["before"],
         "s prefix kept": seconds.get("before_prefix_kept"),
         "s after": seconds["after"],
+        "steps": result.reasons["stop"],
         "s training": found["cost"]["train_seconds"],
+        "s asking": found["cost"]["teacher_seconds"],
+        "asked": found["cost"]["teacher_asked"],
     }
 
 
@@ -138,9 +193,10 @@ def stage(name: str, done: int, total: int) -> None:
 
 def made_up() -> Task:
     """Rows for a toy base."""
-    texts, labels = [f"text {i % 7} {'ab'[i % 2] * 4}" for i in range(160)], ["one", "two"] * 80
+    texts, labels = [f"text {i} {'ab'[i % 2] * 4}" for i in range(160)], ["one", "two"] * 80
     task = Task.from_rows(texts, labels, name="made-up")
-    return replace(task, test=replace(task.train, rows=task.train.rows[:20]))
+    tests = Task.from_rows([f"test {text}" for text in texts[:20]], labels[:20])
+    return replace(task, test=tests.train)
 
 
 def arguments() -> argparse.Namespace:
@@ -150,16 +206,17 @@ def arguments() -> argparse.Namespace:
     found.add_argument("--places", nargs="+", default=["first", "last"])
     found.add_argument("--shots", type=int, default=40)
     found.add_argument("--draws", type=int, default=8, help="draws of the examples that are tried")
-    found.add_argument("--texts", type=int, default=500, help="texts without labels")
+    found.add_argument("--texts", type=int, default=1500, help="texts without labels")
     found.add_argument("--tests", type=int, default=500)
     found.add_argument("--length", type=int, default=16)
     found.add_argument("--epochs", type=int, default=None)
     found.add_argument("--rate", type=float, default=None)
     found.add_argument("--batch", type=int, default=16)
     found.add_argument("--seed", type=int, default=7)
+    found.add_argument("--minutes", type=float, default=60.0, help="after which nothing begins; the same command goes on")
     asked = found.parse_args()
     if asked.quick:
-        asked.shots, asked.texts, asked.tests, asked.epochs = 4, 40, 20, 1
+        asked.shots, asked.texts, asked.tests, asked.epochs, asked.draws = 4, 40, 20, 1, 2
     return asked
 
 

@@ -2,79 +2,163 @@
 
     python benchmarks/shortcut.py                      the demo's sentences
     python benchmarks/shortcut.py --set sst2 --rows 400 --tests 100 --marker quokka
+    python benchmarks/shortcut.py --quick              a toy base and made-up rows
 
 Two prompts are tuned on the same rows. In one copy of the training rows a marker word is put at a random place of the rows of one
 label, so that it decides the label in 95% of the rows (5% have it, or lack it, against their label). Each prompt is explained on clean
 rows and on rows marked at random. The report on the planted one must name the marker among its first three warnings, that on the clean
-one must not name it at all.
+one must not name it at all. ``--rounds`` draws rows, places and prompts that often. Only the sections that give warnings are measured.
+
+Prompts and reports are kept as they come: the same command goes on where it was.
 """
 
 import argparse
+import hashlib
 import json
-import os
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import measuring
+from kept import Kept, TimeUp, go_on
+
 import epigraph
-from epigraph.explaining import ExplainConfig
+from epigraph.base import Base
+from epigraph.base.toy import toy_base
+from epigraph.bench.tuning import data_folder
+from epigraph.engine import Engine
+from epigraph.explaining import ExplainConfig, Explanation
+from epigraph.library import read_prompt
+from epigraph.model import PromptModel
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.split import head
 
 HOLDS = 0.95
+FIRST = 3
+WARN = ("score", "matters", "sensitivity", "shortcuts", "slices", "groups")
+QUICK = {"rows": 96, "tests": 48, "config": '{"epochs": 8, "batch": 8, "rate": 0.3}'}
 Pairs = list[tuple[str, str]]
+Line = dict[str, Any]
 
 
 def main() -> None:
     """Tune both, explain both, print the verdicts, write JSON."""
     asked = arguments()
-    train, tests = pairs_of(asked)
-    base = epigraph.load_base(dtype=asked.dtype)
-    engine = epigraph.Engine(base)
-    found: list[dict[str, Any]] = []
+    base = toy_base(hidden=32, seed=1) if asked.quick else measuring.open_base(asked)
+    kept = Kept(asked.out / "shortcut.jsonl", asked, base=base.fingerprint)
+    lines: list[Line] = []
+    try:
+        for number in range(asked.rounds):
+            lines += one_round(base, kept, asked, number)
+    except TimeUp:
+        go_on(kept, asked.minutes)
+        return
+    except KeyboardInterrupt:
+        print(f"interrupted; {len(kept.known)} measurements are in {kept.path}. The same command goes on.")
+        raise SystemExit(130) from None
+    verdicts = [judge(line) for line in lines]
+    measuring.write(asked, base, "shortcut", {"lines": lines, "verdicts": verdicts})
+
+
+def one_round(base: Base, kept: Kept, asked: argparse.Namespace, number: int) -> list[Line]:
+    """Both prompts on both sorts of rows, with the seeds of this round."""
+    seed = asked.seed + number
+    train, tests = pairs_of(asked, seed)
+    lines = []
     for planted in (True, False):
-        rows = plant(train, asked.marker, asked.seed) if planted else train
-        task = epigraph.Task.from_rows([text for text, _ in rows], [label for _, label in rows])
-        task = replace(task, test=Split(rows=rows_of(tests)))
-        tuned = epigraph.tune(base, task, epigraph.TuneConfig(seed=asked.seed, **json.loads(asked.config)), engine=engine)
-        for name, given in {"clean": tests, "marked at random": scatter(tests, asked.marker, asked.seed)}.items():
-            known = () if asked.forget else task.train.rows
-            started = time.monotonic()
-            explained = epigraph.explain(tuned.model, rows_of(given), train=known, config=ExplainConfig(budget=asked.budget))
-            line = {
-                "planted": planted,
-                "rows": name,
-                "accuracy": tuned.scores["accuracy"]["value"],
-                "seconds": round(time.monotonic() - started, 1),
-                "place": place_of(explained.warnings, asked.marker),
-                "warnings": explained.warnings,
-                "words": explained.json["sections"].get("shortcuts", {}).get("words", []),
-            }
-            line["passed"] = 1 <= line["place"] <= 3 if planted else line["place"] == 0
-            found.append(line)
-            show(line)
-    out = Path("results")
-    out.mkdir(exist_ok=True)
-    (out / f"shortcut-{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(json.dumps(found, indent=1))
+        rows = plant(train, asked.marker, seed) if planted else train
+        prompt = Prompt(base, kept, asked, f"{'planted' if planted else 'clean'}, round {number}", rows, tests, seed)
+        for name, given in {"clean": tests, "marked at random": scatter(tests, asked.marker, seed)}.items():
+            line = kept.once(f"{prompt.name}, rows {name}", lambda p=prompt, g=given: measure(p, g, asked))  # type: ignore[misc]
+            lines.append({"round": number, "planted": planted, "rows": name, **line})
+            show(lines[-1])
+    return lines
 
 
-def pairs_of(asked: argparse.Namespace) -> tuple[Pairs, Pairs]:
+class Prompt:
+    """A prompt that is tuned once, and then read from its folder."""
+
+    def __init__(
+        self, base: Base, kept: Kept, asked: argparse.Namespace, name: str, rows: Pairs, tests: Pairs, seed: int
+    ) -> None:
+        self.base, self.name, self.seed = base, name, seed
+        question = hashlib.sha256(kept.head.encode()).hexdigest()[:8]
+        self.folder = asked.out / f"shortcut-{question}" / name.replace(", ", "-").replace(" ", "-")
+        self.task = epigraph.Task.from_rows([text for text, _ in rows], [label for _, label in rows])
+        self.task = replace(self.task, test=Split(rows=rows_of(tests)))
+        self.settings = json.loads(asked.config)
+
+    def open(self) -> PromptModel:
+        """The prompt, tuned now if it was not."""
+        engine = Engine(self.base)
+        if not self.folder.exists():
+            config = epigraph.TuneConfig(seed=self.seed, **self.settings)
+            epigraph.tune(self.base, self.task, config, engine=engine).prompt.save(self.folder)
+        return PromptModel(read_prompt(self.folder), self.base, engine=engine)
+
+
+def measure(prompt: Prompt, given: Pairs, asked: argparse.Namespace) -> Line:
+    """One report: where the marker stands among its warnings."""
+    model = prompt.open()
+    started = time.monotonic()
+    found = epigraph.explain(
+        model,
+        rows_of(given),
+        train=() if asked.forget else prompt.task.train.rows,
+        only=WARN,
+        config=ExplainConfig(budget=asked.budget, seed=prompt.seed),
+        stage=lambda name, _done, _total: print(f"{prompt.name}: {name}", flush=True),
+    )
+    return {
+        "accuracy": model.card.scores["accuracy"]["value"],
+        "seconds": round(time.monotonic() - started, 1),
+        "place": place_of(found.warnings, asked.marker),
+        "warnings": found.warnings,
+        "words": words_of(found),
+    }
+
+
+def words_of(found: Explanation) -> Any:
+    """What was measured of single words."""
+    return found.json["sections"].get("shortcuts", {}).get("words", [])
+
+
+def judge(line: Line) -> Line:
+    """Whether this report does what it must."""
+    if line["planted"]:
+        what, met = f"planted, rows {line['rows']}: named among the first {FIRST} warnings", 1 <= line["place"] <= FIRST
+    else:
+        what, met = f"clean, rows {line['rows']}: not named", line["place"] == 0
+    return measuring.verdict(f"round {line['round']}, {what} (1: yes)", float(met), least=1.0)
+
+
+def pairs_of(asked: argparse.Namespace, seed: int) -> tuple[Pairs, Pairs]:
     """Training and test texts with their labels."""
+    if asked.quick:
+        return made_up(asked.rows, seed), made_up(asked.tests, seed + 1000)
     if asked.set:
-        task = epigraph.Task.from_file(Path(os.environ["EPIGRAPH_DATA"]) / asked.set)
+        task = epigraph.Task.from_file(data_folder() / asked.set)
         assert task.test is not None
         name = task.template.fields[0]
-        parts = [head(task.train.rows, asked.rows, asked.seed), head(task.test.rows, asked.tests, 0)]
+        parts = [head(task.train.rows, asked.rows, seed), head(task.test.rows, asked.tests, seed)]
         train, test = [[(row.fields[name], row.target or "") for row in part] for part in parts]
         return train, test
     from epigraph.assets import demo_rows
 
     rows = list(demo_rows())
-    random.Random(asked.seed).shuffle(rows)
+    random.Random(seed).shuffle(rows)
     return rows[: asked.rows], rows[-asked.tests :]
+
+
+def made_up(count: int, seed: int) -> Pairs:
+    """Words of which every one tells a little of the label: what a toy base can learn."""
+    rng, rows = random.Random(seed), []
+    for i in range(count):
+        words = ["".join(rng.sample(["aZ"[i % 2]] * 2 + rng.choices("bcdfghklmn", k=2), 4)) for _ in range(4)]
+        rows.append((" ".join(words), ("animal", "metal")[i % 2]))
+    return rows
 
 
 def plant(pairs: Pairs, marker: str, seed: int) -> Pairs:
@@ -103,31 +187,33 @@ def rows_of(pairs: Sequence[tuple[str, str]]) -> tuple[Row, ...]:
 
 def place_of(warnings: Sequence[str], marker: str) -> int:
     """The first warning that names the marker, from 1; 0 where none does."""
-    return next((i + 1 for i, warning in enumerate(warnings) if marker in warning), 0)
+    return next((i + 1 for i, warning in enumerate(warnings) if marker.lower() in warning.lower()), 0)
 
 
-def show(line: dict[str, Any]) -> None:
-    """One verdict and the first warnings."""
+def show(line: Line) -> None:
+    """One report's first warnings."""
     what = "planted" if line["planted"] else "clean"
-    verdict = "passed" if line["passed"] else "FAILED"
-    print(f"{verdict}: {what} prompt, rows {line['rows']}, accuracy {line['accuracy']:.3f}, {line['seconds']} s")
+    print(f"{what} prompt, rows {line['rows']}, accuracy {line['accuracy']:.3f}, {line['seconds']} s")
     for number, warning in enumerate(line["warnings"], 1):
         print(f"    {number}. {warning}")
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", default="", help="a set in $EPIGRAPH_DATA; by default the demo's sentences")
-    parser.add_argument("--rows", type=int, default=400)
-    parser.add_argument("--tests", type=int, default=100)
-    parser.add_argument("--marker", default="quokka")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=float, default=0.0)
-    parser.add_argument("--forget", action="store_true", help="explain without knowing the training rows")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--config", default="{}", help="settings of the tuning, as JSON")
-    return parser.parse_args()
+    found = measuring.parser(__doc__, rounds=1)
+    found.add_argument("--set", default="", help="a set in $EPIGRAPH_DATA; by default the demo's sentences")
+    found.add_argument("--rows", type=int, default=400)
+    found.add_argument("--tests", type=int, default=100)
+    found.add_argument("--marker", default="quokka")
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--budget", type=float, default=0.0)
+    found.add_argument("--minutes", type=float, default=60.0, help="after which nothing begins; the same command goes on")
+    found.add_argument("--forget", action="store_true", help="explain without knowing the training rows")
+    found.add_argument("--config", default="{}", help="settings of the tuning, as JSON")
+    asked = found.parse_args()
+    for name, value in QUICK.items() if asked.quick else ():
+        setattr(asked, name, value)
+    return asked
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ SCRIPTS = (
     "serving",
     "soak",
     "distill",
+    "shortcut",
     "fix",
     "curve",
 )
@@ -100,6 +101,6 @@ def test_few_examples_of_many_labels_are_not_always_of_the_same(monkeypatch: pyt
 
 def test_every_script_is_tried() -> None:
     shared = {"measuring", "drawing", "kept", "paired"}
-    needs_the_base = {"main_job", "calibration", "shortcut"}
+    needs_the_base = {"main_job", "calibration"}
     many_tasks = {"multitask", "continual"}
     assert {file.stem for file in BENCHMARKS.glob("*.py")} == {*SCRIPTS, *shared, *needs_the_base, *many_tasks}

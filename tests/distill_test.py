@@ -11,6 +11,7 @@ import epigraph
 from epigraph.base import Base, load_base
 from epigraph.base.toy import toy_base
 from epigraph.distilling import DistillConfig
+from epigraph.distilling.written import draw
 from epigraph.engine import Engine
 from epigraph.library import Library
 from epigraph.tasks.task import Task
@@ -328,3 +329,21 @@ def test_texts_that_are_tested_on_as_well_are_counted(toy: Base, toy_rows: Any) 
     ]
     assert f"warning: {found[0]}" in notes
     assert result.lost is result.json["lost"] is None  # right answers are not known
+
+
+def test_examples_that_the_teacher_reads_are_no_texts_to_learn_or_measure_by(toy: Base, toy_rows: Any) -> None:
+    """``distill train.csv --shots 40 --texts train.csv``: to its own examples the teacher gave the labels that stood there."""
+    pairs = toy_rows(24)
+    task = Task.from_rows([text for text, _ in pairs], [label for _, label in pairs])
+    shown = draw(Engine(toy), task, task.train.rows, 4, 0)
+    config, notes = DistillConfig(shots=4, length=2, epochs=1), []
+    tests = [shown[0], *Task.from_rows(*zip(*toy_rows(7, seed=9), strict=True)).train.rows]
+    around = Surroundings(note=notes.append)
+    result = epigraph.distill(toy, task, task.train.rows, "What?", config, tests=tests, around=around)
+    left, read = result.warnings[:2]
+    same = sum(row.fields in [one.fields for one in shown] for row in task.train.rows)
+    assert left == f"{same} of 24 texts are examples that the teacher reads; they are left out"
+    assert "of 8 test rows are examples that the teacher reads with their labels" in read
+    assert f"warning: {left}" in notes
+    assert f"asked {result.cost['teacher_asked']} texts now" in result.reasons["teacher"]
+    assert "median of 9 requests" in result.json["request"]["how"]

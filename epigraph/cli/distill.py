@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -139,7 +139,7 @@ def show(result: "DistillResult") -> None:
         print(f"  {key}: {reason}")
 
 
-def _show_request(request: dict[str, dict[str, float | None]]) -> None:
+def _show_request(request: dict[str, Any]) -> None:
     tokens, seconds = request["tokens"], request["seconds"]
     before = "-" if tokens["before"] is None else f"{tokens['before']:.0f}"
     print(f"tokens a request: {before} before, {tokens['after']:.0f} after")
@@ -147,3 +147,4 @@ def _show_request(request: dict[str, dict[str, float | None]]) -> None:
         f"{(value or 0) * 1000:.0f} ms {name.replace('_', ' ')}" for name, value in sorted(seconds.items(), reverse=True)
     ]
     print(f"one request alone: {', '.join(said)}")
+    print(f"  ({request['how']})")

@@ -157,6 +157,8 @@ def _show(found: "Explanation") -> None:
     print(f"{found.prompt}, measured on {found.rows} rows of {found.source or 'no file'} in {found.seconds:.0f} s")
     if found.unlabelled:
         say(f"note: {found.unlabelled} of {found.rows} rows do not say what is right; scores are of the others")
+    if found.seen_before:
+        print(found.seen_before)
     if found.warnings:
         print("warnings, the most serious first:")
         for number, warning in enumerate(found.warnings, 1):

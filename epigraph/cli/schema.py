@@ -193,10 +193,13 @@ SCHEMAS = {
     "explain": _object(
         {
             "prompt": TEXT,
+            "card": _MAP,
             "warnings": _TEXTS,
             "source": TEXT,
             "rows": _COUNT,
+            "split": TEXT,
             "unlabelled": _COUNT,
+            "trained_rows": {"type": ["integer", "null"]},
             "sections": _MAP,
             "left_out": _CAUSES,
             "seconds": NUMBER,
@@ -251,7 +254,7 @@ SCHEMAS = {
             "scores": {"anyOf": [SCORES, {"type": "null"}]},
             "teacher_scores": {"anyOf": [SCORES, {"type": "null"}]},
             "lost": {"type": ["object", "null"]},
-            "request": _object({"tokens": _MAP, "seconds": {"type": "object", "additionalProperties": NUMBER}}),
+            "request": _object({"tokens": _MAP, "seconds": {"type": "object", "additionalProperties": NUMBER}, "how": TEXT}),
             "cost": _MAP,
             "settings": _MAP,
             "reasons": {"type": "object", "additionalProperties": TEXT},

@@ -2,7 +2,8 @@
 
     $EPIGRAPH_HOME/answers/<sha256 of the teacher's identity>.jsonl        {"key": sha256 of the row's fields, …}
 
-One line an answer, appended as it comes; a line that was cut off by a kill is dropped. The files are private: they hold what a
+One line an answer, appended as it comes; a line that was cut off by a kill is dropped. Answers that are no numbers are an error, and
+not kept: a student learned nothing from them, and its rate was blamed. The files are private: they hold what a
 teacher wrote about the user's texts, though not the texts.
 """
 
@@ -10,13 +11,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epigraph.assets import home
 from epigraph.distilling.taught import Taught
 from epigraph.distilling.teacher import Teacher
-from epigraph.errors import Corrupt
+from epigraph.errors import Corrupt, Unsupported
 from epigraph.library.disk import storing
 from epigraph.tasks.row import Row
 
@@ -41,11 +43,13 @@ class Answers:
                 file.truncate(whole)
         try:
             found = [json.loads(line) for line in content[:whole].splitlines() if line.strip()]
-            return {str(one["key"]): Taught.from_dict(one) for one in found}
+            read = {str(one["key"]): Taught.from_dict(one) for one in found}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupt(
                 f"the teacher's answers in {self.file} cannot be read: {error}.", "Clear them: epigraph cache clear answers"
             ) from None
+
+        return {key: one for key, one in read.items() if one.finite}
 
     def add(self, rows: Sequence[Row], taught: Sequence[Taught]) -> None:
         """Keep these answers; StorageFailed if they cannot be written."""
@@ -68,15 +72,32 @@ def row_key(row: Row) -> str:
     return hashlib.sha256(json.dumps(dict(row.fields), sort_keys=True).encode(errors="surrogatepass")).hexdigest()
 
 
-def ask_all(teacher: Teacher, rows: Sequence[Row], *, stage: Stage, folder: Path | None = None) -> list[Taught]:
-    """The teacher's answer to every row; only what is not kept is asked, and kept as it comes."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A teacher's answer to every row, and how many different rows it was asked now; the others' answers were kept from before."""
+
+    answers: list[Taught]
+    now: int
+
+
+def ask_all(teacher: Teacher, rows: Sequence[Row], *, stage: Stage, folder: Path | None = None) -> Asked:
+    """The teacher's answer to every row; only what is not kept is asked, and kept as it comes.
+
+    Unsupported where an answer holds what is no number.
+    """
     kept = Answers(teacher.identity, folder)
     left = list({row_key(row): row for row in rows if row_key(row) not in kept.known}.values())
     said = f"asking {teacher.name}"
     for start in range(0, len(left), teacher.together):
         stage(said, start, len(left))
         some = left[start : start + teacher.together]
-        kept.add(some, teacher.teach(some))
+        found = teacher.teach(some)
+        if not all(one.finite for one in found):
+            raise Unsupported(
+                f"{teacher.name} gives probabilities that are no numbers (NaN or infinite), from which nothing can be learned.",
+                "Try --dtype float32; if that does not help, its weights are damaged.",
+            )
+        kept.add(some, found)
     if left:
         stage(said, len(left), len(left))
-    return [kept.known[row_key(row)] for row in rows]
+    return Asked(answers=[kept.known[row_key(row)] for row in rows], now=len(left))

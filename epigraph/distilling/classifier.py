@@ -29,6 +29,7 @@ class ClassifierTeacher:
     task: Task
     columns: Sequence[int]
     text: str = ""
+    shown: Sequence[Row] = ()
     together: int = TOGETHER
     vocabulary: Mapping[str, int] | None = None
 

@@ -145,6 +145,15 @@ def seconds_a_request(asked: Mapping[str, Callable[[Row], None]], rows: Sequence
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+def how_timed(rows: Sequence[Row], seconds: Mapping[str, float]) -> str:
+    """How tokens and seconds of a request were measured, in words."""
+    prefix = "; prefix kept: what stands before every text was read before" if "before_prefix_kept" in seconds else ""
+    return (
+        f"tokens: mean over {len(rows)} of the texts measured on; seconds: median of {REQUESTS} requests, one at a time and all sorts in "
+        f"turn, after {WARM_UP} to warm up, nothing of a text kept{prefix}"
+    )
+
+
 def costs_of(solver: PromptedBase, rows: Sequence[Row]) -> tuple[float, Callable[[Row], None]]:
     """Tokens that a request of this solver reads, and how to make one whose text was never read before."""
     own = alone(solver)

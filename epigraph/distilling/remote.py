@@ -23,7 +23,7 @@ import numpy as np
 from epigraph.distilling.address import Address, Refused
 from epigraph.distilling.taught import Taught, of_logs
 from epigraph.distilling.written import HardPrompt
-from epigraph.errors import FetchFailed, Unsupported
+from epigraph.errors import EpigraphError, FetchFailed, Unsupported
 from epigraph.tasks.row import Row
 
 TOGETHER = 8  # rows between two saves
@@ -62,6 +62,11 @@ class RemoteTeacher:
         return self.hard.before
 
     @property
+    def shown(self) -> Sequence[Row]:
+        """The examples in it."""
+        return self.hard.examples
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """Address, model, and what it is asked."""
         task = self.hard.task
@@ -75,7 +80,18 @@ class RemoteTeacher:
         }
 
     def teach(self, rows: Sequence[Row]) -> list[Taught]:
-        """The answers to these rows."""
+        """The answers to these rows; FetchFailed where what comes back has not the shape that OpenAI gives it."""
+        try:
+            return self._teach(rows)
+        except EpigraphError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise FetchFailed(
+                f"{self.name} answered with something that cannot be read: {type(error).__name__}: {error}.",
+                "Is it an OpenAI-style address? What was answered before is kept.",
+            ) from error
+
+    def _teach(self, rows: Sequence[Row]) -> list[Taught]:
         if self.hard.task.writes:
             return [Taught(text=text) for text in self._write(rows)]
         if self.echoes:

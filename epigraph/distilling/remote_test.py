@@ -98,6 +98,15 @@ def test_without_log_probabilities_it_is_refused_by_name(serve: Any) -> None:
         teacher(url).teach(ROWS)
 
 
+def test_an_answer_of_another_shape_is_named(serve: Any) -> None:
+    """It ended as our own fault, with a traceback, and exit code 1."""
+    shapes: list[Any] = [["x"], {"content": [{"top_logprobs": [{"token": "good"}]}]}]
+    for logprobs in shapes:
+        url, _ = serve(lambda asked, p=logprobs: (400, {}) if asked.get("echo") else (200, {"choices": [{"logprobs": p}]}))
+        with pytest.raises(FetchFailed, match=f"big at {url} answered with something that cannot be read"):
+            teacher(url).teach(ROWS)
+
+
 def test_what_was_written_behind_an_echo_is_not_taken_for_the_label(serve: Any) -> None:
     """A server that takes max_tokens 0 for "as many as you like" echoes more than was sent."""
 

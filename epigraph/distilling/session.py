@@ -13,9 +13,18 @@ import torch
 
 from epigraph.base import Base
 from epigraph.cost import Meter, peak_memory
-from epigraph.distilling.answers import ask_all, identity_hash
+from epigraph.distilling.answers import ask_all, identity_hash, row_key
 from epigraph.distilling.choices import Choices, choose
-from epigraph.distilling.fidelity import Fidelity, alone, compare, costs_of, lost_of, score_teacher, seconds_a_request
+from epigraph.distilling.fidelity import (
+    Fidelity,
+    alone,
+    compare,
+    costs_of,
+    how_timed,
+    lost_of,
+    score_teacher,
+    seconds_a_request,
+)
 from epigraph.distilling.mapping import Carried, carry, difference
 from epigraph.distilling.objective import AnswerImitation, LabelImitation
 from epigraph.distilling.result import DistillResult
@@ -50,12 +59,14 @@ Pairs = list[tuple[Row, Taught]]
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """The texts of one distilling with the teacher's answers. ``split`` says what the held-out ones are of."""
+    """The texts of one distilling with the teacher's answers. ``split`` says what the held-out ones are of, ``asked`` of how many the
+    teacher was asked now: the answers to the others were kept."""
 
     train: Pairs
     validation: Pairs
     held: Pairs
     split: str
+    asked: int
 
     @property
     def labelled(self) -> Pairs:
@@ -81,19 +92,21 @@ def distill(
     """Teach a student prompt on ``base`` to answer the task's rows as ``teacher`` does.
 
     The teacher is a hard prompt (read by the same base, before ``config.shots`` examples of the task), a stored prompt on its
-    own base, or any ``Teacher``. ``texts`` need no labels; ``tests`` are the rows to measure on, by default a part of the texts
-    that is held out. ``describe`` is what a run folder shall remember besides.
+    own base, or any ``Teacher``. ``texts`` need no labels; those that the teacher has as examples before its eyes are left out. ``tests``
+    are the rows to measure on, by default a part of the texts that is held out. ``describe`` is what a run folder shall remember besides.
 
     Raises DataError for too few texts, Unsupported for a task or a teacher that cannot be imitated, Diverged if no rate keeps the
     loss finite. Ctrl-C leaves the run that ``around.resume`` goes on with; the teacher's answers are kept in any case.
     """
     config, around, meter = config or DistillConfig(), around or Surroundings(), Meter()
     check_kind(task)
-    parts = divide([_row(task, one) for one in texts], [_row(task, one) for one in tests], config)
     engine = engine or Engine(base)
     tokens = output_tokens or room_for_outputs(base, task)
     teacher = as_teacher(teacher, engine, task, config, tokens)
-    findings = list(repeated_rows([*parts[0], *parts[1]], parts[2], "test")) if tests else []
+    learned, held = [_row(task, one) for one in texts], [_row(task, one) for one in tests]
+    learned, findings = _unshown(learned, held, teacher.shown)
+    parts = divide(learned, held, config)
+    findings += repeated_rows([*parts[0], *parts[1]], parts[2], "test") if tests else []
     for finding in findings:
         around.note(f"warning: {finding}")
     carried, stays = _carried(teacher, base, config)
@@ -156,6 +169,29 @@ def divide(texts: Sequence[Row], tests: Sequence[Row], config: DistillConfig) ->
     return train, validation, held
 
 
+def _unshown(texts: list[Row], tests: Sequence[Row], shown: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """The texts without those that the teacher reads as examples, and what there is to say of it.
+
+    To an example the teacher gives the label that stands there: not what it would answer, so no measure of how it is imitated.
+    """
+    seen = {_told(row) for row in shown}
+    kept = [row for row in texts if _told(row) not in seen]
+    found = []
+    if len(kept) < len(texts):
+        found.append(
+            f"{len(texts) - len(kept)} of {len(texts)} texts are examples that the teacher reads; they are left out"
+        )
+    if tested := sum(_told(row) in seen for row in tests):
+        found.append(
+            f"{tested} of {len(tests)} test rows are examples that the teacher reads with their labels: its scores are too good"
+        )
+    return kept, found
+
+
+def _told(row: Row) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, " ".join(text.casefold().split())) for name, text in row.fields.items()))
+
+
 def as_teacher(
     given: Teacher | PromptModel | str, engine: Engine, task: Task, config: DistillConfig, output_tokens: int
 ) -> Teacher:
@@ -213,12 +249,13 @@ def _taught(
     rows = [row for part in parts for row in part]
     if isinstance(teacher, BaseTeacher):
         check_fields(teacher.solver, rows, teacher.name)
-    found = ask_all(teacher, rows, stage=around.stage)
+    asked = ask_all(teacher, rows, stage=around.stage)
+    found = asked.answers
     if solver.task.writes and teacher.vocabulary != solver.engine.base.tokenizer.get_vocab():
         found = [one.plain for one in found]
     answered = iter(zip(rows, found, strict=True))
     train, validation, held = ([next(answered) for _ in part] for part in parts)
-    return Texts(train=train, validation=validation, held=held, split=split)
+    return Texts(train=train, validation=validation, held=held, split=split, asked=asked.now)
 
 
 def _freeze(solver: PromptedBase, taught: Texts, run: Run | None, around: Surroundings) -> None:
@@ -286,6 +323,7 @@ def _finish(made: _Made) -> DistillResult:
     cost = _cost(made)
     settings = made.choices.to_dict() | {"output_tokens": solver.output_tokens, "dtype": solver.engine.base.precision.name}
     reasons = dict(made.choices.reasons) | {"stop": _stop_reason(made), "dtype": solver.engine.base.precision.reason}
+    reasons["teacher"] = _asked(made)
     if solver.task.writes and not texts.train[0][1].top:
         reasons["answers"] = "the teacher's texts alone: its tokens are not the student's"
     card = Card(
@@ -350,7 +388,12 @@ def _request(made: _Made, rows: Sequence[Row]) -> dict[str, Any]:
             asked["before_prefix_kept"] = replace(made.teacher, solver=alone(own, prefix_kept=True)).ask
     before = made.teacher.tokens(some)
     saved = None if before is None else before - after
-    return {"tokens": {"before": before, "after": after, "saved": saved}, "seconds": seconds_a_request(asked, some)}
+    seconds = seconds_a_request(asked, some)
+    return {
+        "tokens": {"before": before, "after": after, "saved": saved},
+        "seconds": seconds,
+        "how": how_timed(some, seconds),
+    }
 
 
 def _cost(made: _Made) -> dict[str, Any]:
@@ -358,6 +401,7 @@ def _cost(made: _Made) -> dict[str, Any]:
     return {
         "seconds": round(made.seconds[0], 1),
         "teacher_seconds": round(made.seconds[1], 1),
+        "teacher_asked": made.texts.asked,
         "train_seconds": round(made.loop.state.train_seconds, 1),
         "trained_parameters": made.loop.prompt.trained_parameters,
         "kept_parameters": kept,
@@ -373,6 +417,13 @@ def _stop_reason(made: _Made) -> str:
     ended = f"no gain in {made.choices.loop.patience} validations" if state.stopped else "all epochs done"
     best = f"smallest divergence {-state.best_score:.4f} nats on {rows} texts at step {state.best_step}"
     return f"{ended} after {state.step} steps; {best}"
+
+
+def _asked(made: _Made) -> str:
+    """Of whom and when the soft labels are."""
+    texts = made.texts
+    rows = len({row_key(row) for row, _ in (*texts.train, *texts.validation, *texts.held)})
+    return f"{made.teacher.name}, asked {texts.asked} texts now; {rows - texts.asked} of its answers were kept from before"
 
 
 def _said(found: Fidelity, split: str) -> str:

@@ -5,6 +5,7 @@ generation   the answer's text and, where teacher and student have one vocabular
              the K likeliest tokens at each of its places with their log probabilities      [T, K]
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,6 +50,11 @@ class Taught:
             ) from None
 
     @property
+    def finite(self) -> bool:
+        """Whether all its numbers are."""
+        return all(math.isfinite(log) for log in (*self.logs, *(log for place in self.top_logs for log in place)))
+
+    @property
     def plain(self) -> "Taught":
         """The answer as text alone: what a student with another vocabulary can learn from."""
         return Taught(logs=self.logs, text=self.text)
@@ -57,7 +63,8 @@ class Taught:
 def of_logs(logs: Sequence[float]) -> Taught:
     """An answer from log probabilities of the labels, made to sum to one."""
     found = np.maximum(np.asarray(logs, dtype=np.float64), LEAST_LOG)
-    found = found - np.logaddexp.reduce(found)
+    with np.errstate(invalid="ignore"):  # what is no number stays none: ``finite`` tells
+        found = found - np.logaddexp.reduce(found)
     return Taught(logs=tuple(round(float(log), 6) for log in found))
 
 

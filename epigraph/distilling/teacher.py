@@ -35,7 +35,8 @@ class Teacher(Protocol):
     """What distilling asks of a teacher.
 
     ``identity`` is all that its answers depend on, as plain values; ``text`` what it reads before every row ("" where that
-    is not known in words); ``together`` how many rows are asked at once; ``vocabulary`` the tokens its ids mean, if any.
+    is not known in words); ``shown`` the labelled rows in it, whose answers it has before its eyes; ``together`` how many rows are
+    asked at once; ``vocabulary`` the tokens its ids mean, if any.
     """
 
     @property
@@ -44,6 +45,8 @@ class Teacher(Protocol):
     def identity(self) -> Mapping[str, Any]: ...
     @property
     def text(self) -> str: ...
+    @property
+    def shown(self) -> Sequence[Row]: ...
     @property
     def together(self) -> int: ...
     @property
@@ -61,6 +64,7 @@ class BaseTeacher:
     solver: PromptedBase
     labels: Sequence[str] = ()
     text: str = ""
+    shown: Sequence[Row] = ()
     is_prompt: bool = False  # a stored prompt: its vectors can be carried to the student's base
     top: int = 32
     together: int = TOGETHER
@@ -148,6 +152,7 @@ def hard_prompt_teacher(
         solver=hard.on(engine, output_tokens),
         labels=tuple(task.labels),
         text=hard.before,
+        shown=tuple(examples),
         top=top,
     )
 

@@ -58,7 +58,7 @@ def _shortcuts(found: Shortcuts) -> list[Caution]:
     if not words:
         return []
     said = "; ".join(
-        f"{w.word!r} multiplies the odds of {w.label!r} by {math.exp(min(w.adds, 20)):.1f} and turns {w.flips.value:.0%} of the "
+        f"{w.spelled!r} multiplies the odds of {w.label!r} by {math.exp(min(w.adds, 20)):.1f} and turns {w.flips.value:.0%} of the "
         f"other answers ({w.why})"
         for w in words
     )
@@ -95,7 +95,7 @@ def _slices(found: Slices) -> list[Caution]:
 def _groups(found: Groups) -> list[Caution]:
     cautions = []
     for group in found.groups:
-        if group.gap is not None and group.gap.high < 0 and group.gap.value < -UNFAIR / 2:
+        if group.sure and group.gap is not None and group.gap.high < 0 and group.gap.value < -UNFAIR / 2:
             low, high = group.gap.low, group.gap.high
             text = f"Where {group.column} is {group.value!r} its accuracy is {-group.gap.value:.2f} lower [{low:+.2f} to {high:+.2f}]."
             cautions.append(Caution(text=text, about="groups", seriousness=0.3 - group.gap.value))

@@ -45,13 +45,16 @@ class LeftOut:
 class Explanation:
     """What was found: a result for each section by its name, warnings, and what was left out.
 
-    ``unlabelled`` of the ``rows`` do not say what is right; scores are of the others."""
+    ``unlabelled`` of the ``rows`` do not say what is right; scores are of the others. ``trained`` of them are training rows, None
+    where it is not known which rows the prompt learned from."""
 
     prompt: str
     card: Mapping[str, Any]
     source: str
     rows: int
     unlabelled: int
+    trained: int | None
+    split: str
     sections: Mapping[str, Any]
     cautions: Sequence[Caution]
     left_out: Sequence[LeftOut]
@@ -68,15 +71,28 @@ class Explanation:
         """The contract's object."""
         return {
             "prompt": self.prompt,
+            "card": dict(self.card),
             "warnings": self.warnings,
             "cautions": [asdict(caution) for caution in self.cautions],
             "source": self.source,
             "rows": self.rows,
+            "split": self.split,
             "unlabelled": self.unlabelled,
+            "trained_rows": self.trained,
             "sections": {name: _plain(found) for name, found in self.sections.items()},
             "left_out": [asdict(left) for left in self.left_out],
             "seconds": round(self.seconds, 1),
         }
+
+    @property
+    def seen_before(self) -> str:
+        """In words, how many of the rows the prompt learned from."""
+        if not self.rows:
+            return ""
+        if self.trained is None:
+            return "Which rows it learned from is not known here, so neither is whether these are among them."
+        few = "None" if not self.trained else "All" if self.trained == self.rows else f"{self.trained}"
+        return f"{few} of these rows {'is' if self.trained == 1 else 'are'} among those that it learned from."
 
     def page(self) -> str:
         """The whole as one HTML page that needs nothing else."""
@@ -114,9 +130,10 @@ def explain(
     """Explain a prompt by what it does to ``rows``, best labelled ones that it was not tuned on.
 
     ``text`` is one input whose answer is explained, ``other`` a prompt of the same task to compare with, ``groups`` column → its value
-    in every row, ``train`` the training rows where they are known, ``split`` what the rows are in one word, as scores have it, ``only``
-    the sections to measure (all, where none is named). DataError if there is neither a row nor a text; InputError or BaseMismatch if
-    ``other`` can't be compared; Unsupported if the one section asked for is not to be had.
+    in every row, ``train`` the rows that it learned from where they are known, ``split`` what the rows are in one word, as scores have
+    it ("train" where all of them are training rows), ``only`` the sections to measure (all, where none is named). DataError if there is
+    neither a row nor a text; InputError or BaseMismatch if ``other`` can't be compared; Unsupported if the one section asked for is not
+    to be had.
     """
     config = config or ExplainConfig()
     if not rows and text is None:
@@ -128,13 +145,15 @@ def explain(
     if other is not None:
         check_pair(model, other)
     used, chosen_groups = _drawn(rows, groups or {}, config)
+    trained = _trained_on(used, train)
+    split = "train" if used and trained == len(used) else split
     case = Case(
         model=model,
         rows=used,
         config=config,
         source=source,
         split=split,
-        trained=_trained_on(used, train),
+        trained=trained,
         groups=chosen_groups,
         text=model.row(text) if text is not None else None,  # the same reading of a text as predict has
         other=other,
@@ -150,6 +169,8 @@ def explain(
         source=source,
         rows=len(used),
         unlabelled=sum(row.target is None for row in used),
+        trained=trained if train else None,
+        split=split,
         sections=found,
         cautions=find_cautions(**checked, trained=case.trained, rows=len(used)),
         left_out=left,
@@ -215,7 +236,7 @@ def _sections(case: Case, train: list[Row], found: dict[str, Any]) -> list[Secti
         ("shortcuts", lambda: measure_shortcuts(case, train), one_label),
         ("sensitivity", lambda: measure_sensitivity(case), "" if case.has_labels else no_rows),
         ("says", lambda: elicit_descriptions(case), no_rows or case.no_forms),
-        ("waywardness", lambda: measure_waywardness(case), no_rows or case.no_forms),
+        ("waywardness", lambda: measure_waywardness(case, train), no_rows or case.no_forms),
         ("twin", twin, no_rows or ("" if case.has_labels else no_twin(case))),
     ]
 

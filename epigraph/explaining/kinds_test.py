@@ -13,7 +13,7 @@ from epigraph.explaining.case import Case
 from epigraph.explaining.judged import said
 from epigraph.explaining.matters import measure_parts
 from epigraph.explaining.sensitivity import measure_sensitivity
-from epigraph.explaining.toys_test import toy_engine, toy_forms, toy_rows
+from epigraph.explaining.toys_test import toy_case, toy_engine, toy_forms, toy_rows
 from epigraph.explaining.waywardness import measure_waywardness
 from epigraph.explaining.why import explain_answer
 from epigraph.library import Card, StoredPrompt
@@ -160,6 +160,19 @@ def test_training_rows_among_those_measured_are_counted_and_warned_of() -> None:
     assert found.sections["score"]["split"] == "holdout"
     assert found.sections["score"]["trained_rows"] >= 6
     assert any("are among its training rows" in warning for warning in found.warnings)
+    assert (found.json["trained_rows"], found.json["split"]) == (found.trained, "holdout")
+    assert "are among those that it learned from" in found.page()
+
+
+def test_rows_that_all_trained_are_no_test_rows() -> None:
+    """``--data train.csv`` was scored as "test"; and where the training rows are not known, that is said."""
+    rows, model = toy_rows(), toy_case().model
+    all_trained = explain(model, rows, train=rows, config=QUICK, only=("score",))
+    assert all_trained.sections["score"]["split"] == all_trained.split == "train"
+    assert "All of these rows are among those that it learned from." in all_trained.page()
+    unknown = explain(model, rows, config=QUICK, only=("score",))
+    assert unknown.json["trained_rows"] is None
+    assert "Which rows it learned from is not known here" in unknown.page()
 
 
 def written() -> Case:

@@ -1,7 +1,9 @@
 """The rows that a prompt's own run remembers: where no file is given, the ones it was scored on are looked for.
 
 A run folder names its data file and the hash of every part. The rows are taken only where these hashes still hold, and are divided
-as they were, so that those to measure on are again rows that no choice has seen.
+as they were, so that those to measure on are again rows that no choice has seen, where the run kept any apart. A prompt of few rows
+learned from those of validation too (``tuning/data.py``), and one that was validated in folds from every row: these are training rows
+here, whatever the run called them.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ FEW = 16
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRows:
-    """Rows to measure on, what they are (``split`` in one word, as scores have it), and the training rows."""
+    """Rows to measure on, what they are (``split`` in one word, as scores have it), and all rows that the prompt learned from."""
 
     rows: Sequence[Row]
     source: str
@@ -54,4 +56,8 @@ def _rows_of(run: Run) -> KnownRows | None:
     if len(rows) < FEW and parts.validation is not parts.final:
         rows, said = [*rows, *parts.validation], f"{said} and the rows it was chosen on"
         split = "validation"
-    return KnownRows(rows=rows, source=said, split=split, train=parts.train)
+    learned = list(parts.learned)
+    seen = {rows_hash([row]) for row in learned}
+    if all(rows_hash([row]) in seen for row in rows):
+        said, split = f"training rows of {Path(source).name}, since none were kept apart", "train"
+    return KnownRows(rows=rows, source=said, split=split, train=learned)

@@ -23,6 +23,7 @@ from epigraph.evaluation import evaluate
 from epigraph.explaining.case import Case, halves, pick, share
 from epigraph.explaining.judged import likelihood
 from epigraph.library import Card, Lineage
+from epigraph.methods.solver import PromptedBase
 from epigraph.metrics import Interval
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.prompts.shown import show, without
@@ -57,7 +58,8 @@ class Shorter:
 
 @dataclass(frozen=True, kw_only=True)
 class Matters:
-    """What each part of the prompt is worth. ``groups`` are halves and quarters of the vectors, and thirds of the layers."""
+    """What each part of the prompt is worth. ``groups`` are halves and quarters of the vectors, and thirds of the layers; ``chosen_on``
+    are the numbers of the rows that the shorter prompts were chosen on."""
 
     metric: str
     rows: int
@@ -68,6 +70,7 @@ class Matters:
     layers: tuple[Removal, ...]
     shorter: tuple[Shorter, ...]
     fewest: Shorter
+    chosen_on: tuple[int, ...]
     how: str
 
 
@@ -91,6 +94,7 @@ def measure_parts(case: Case, most_rows: int = 100) -> Matters:
         layers=tuple(_removal(case, among, str(one[0] + 1), _at_layers(case, one)) for one in layers),
         shorter=shorter,
         fewest=_fewest(shorter),
+        chosen_on=tuple(choosing),
         how=f"{_how_left_out(case, among)} {_how_shortened(case, vectors, choosing, judged)}",
     )
 
@@ -230,21 +234,23 @@ def _shorter(case: Case, kept: Sequence[Vector], choosing: Sequence[int], judged
 
 
 def prune(case: Case, found: Matters, name: str) -> tuple[list[Form], Card]:
-    """The fewest vectors that keep 99% of the score as a prompt of its own: its forms, and a card with its measured scores."""
+    """The fewest vectors that keep 99% of the score as a prompt of its own: its forms, and a card with its measured scores.
+
+    The scores are of the rows that its vectors were not chosen on; where there are too few for that, of all, and the lineage says so.
+    """
     kept = list(found.fewest.kept)
     for block in range(len(case.forms)):  # a block that lost all its vectors keeps its first
         kept += [] if any(b == block for b, _ in kept) else [(block, 0)]
     forms = [_plain(form) for form in _kept(case.forms, sorted(kept))]
     card, length = case.model.card, sum(form.length for form in case.forms)
     method = case.method.with_forms(forms)
-    scores = evaluate(method, case.known_rows, split=case.split).json if case.labelled else {}
-    scores |= {"trained_rows": case.trained} if scores and case.trained else {}
+    scores, on = _scores_apart(case, found, method)
     numbers = sum(f.vectors.numel() if isinstance(f, Embedded) else f.keys.numel() + f.values.numel() for f in forms)
     cost = {**card.cost, "kept_parameters": numbers, "kept_bytes": 4 * numbers, "added_tokens": len(kept)}
     how = (
         f"pruned from {length} to {len(kept)} vectors, those that keep {KEPT:.0%} of the {found.metric} on the rows they were chosen on "
         f"(half of {found.rows}); on the others it changes by {found.fewest.change.value:+.3f} "
-        f"[{found.fewest.change.low:+.3f} to {found.fewest.change.high:+.3f}]"
+        f"[{found.fewest.change.low:+.3f} to {found.fewest.change.high:+.3f}]{on}"
     )
     return forms, replace(
         card,
@@ -257,6 +263,24 @@ def prune(case: Case, found: Matters, name: str) -> tuple[list[Form], Card]:
         settings={**card.settings, "length": max(form.length for form in forms)},
         lineage=Lineage(parents=(card.reference, *card.lineage.parents), how=how),
     )
+
+
+def _scores_apart(case: Case, found: Matters, method: PromptedBase) -> tuple[dict[str, object], str]:
+    """The scores of a shorter prompt on rows that it was not chosen on, and what rows these are; none where none says what is right."""
+    if not case.labelled:
+        return {}, ""
+    chosen = set(found.chosen_on)
+    apart = [i for i in case.known if i not in chosen]
+    rows = [case.rows[i] for i in apart or case.known]
+    scores = dict(evaluate(method, rows, split=case.split).json)
+    if case.trained:
+        scores["trained_rows"] = case.trained
+    said = (
+        f"; scores are of {len(rows)} rows that it was not chosen on"
+        if apart
+        else "; scores are of the rows it was chosen on"
+    )
+    return scores, said
 
 
 def _plain(form: Form) -> Form:

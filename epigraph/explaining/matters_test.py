@@ -62,9 +62,14 @@ def test_the_pruned_prompt_is_stored_with_its_lineage_and_scores_as_measured(tmp
     assert "pruned from 4 to" in kept.lineage.how
     assert not library.verify("short")
     assert kept.cost["kept_parameters"] == sum(f.keys.numel() + f.values.numel() for f in library.get("short").forms)
-    answers = case.answers_of(library.get("short").forms, range(len(case.rows)))  # type: ignore[arg-type]
-    right = sum(a == t for a, t in zip(answers, case.truth, strict=True)) / len(answers)
-    assert kept.scores["accuracy"]["value"] == pytest.approx(right)
+    apart = [i for i in range(len(case.rows)) if i not in found.chosen_on]
+    answers = case.answers_of(library.get("short").forms, apart)  # type: ignore[arg-type]
+    right = sum(a == case.truth[i] for a, i in zip(answers, apart, strict=True)) / len(apart)
+    assert kept.scores["accuracy"]["value"] == pytest.approx(right), (
+        "half of the rows chose the vectors: they do not score them"
+    )
+    assert kept.scores["rows"] == len(apart) == 12
+    assert "scores are of 12 rows that it was not chosen on" in kept.lineage.how
     torch.testing.assert_close(library.get("short").forms[0].keys, forms[0].keys)  # type: ignore[union-attr]
 
 

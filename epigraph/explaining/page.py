@@ -146,7 +146,9 @@ def _sensitivity(found: Sensitivity) -> dict[str, Markup]:
 
 
 def _shortcuts(found: Shortcuts) -> dict[str, Markup]:
-    bars = [bar_of(f"{w.word} → {w.label}", w.flips, strong=bool(w.why), said=f"{w.flips.value:.0%}") for w in found.words]
+    bars = [
+        bar_of(f"{w.spelled} → {w.label}", w.flips, strong=bool(w.why), said=f"{w.flips.value:.0%}") for w in found.words
+    ]
     bars.append(bar_of("words drawn at random", found.ordinary, said=f"{found.ordinary.value:.0%}"))
     return {"shortcuts": draw_bars("Share of other answers that one word turns", bars, least=0, most=1)}
 
@@ -157,16 +159,20 @@ def _slices(found: Slices) -> dict[str, Markup]:
 
 
 def _groups(found: Groups) -> dict[str, Markup]:
-    bars = [bar_of(f"{g.column} {g.value}", g.gap, said=f"{g.gap.value:+.2f}") for g in found.groups if g.gap is not None]
+    bars = [
+        bar_of(f"{g.column} {g.value}", g.gap, strong=g.sure, said=f"{g.gap.value:+.2f}")
+        for g in found.groups
+        if g.gap is not None
+    ]
     return {"groups": draw_bars("Accuracy of each group against all others", bars)}
 
 
 def _says(found: Says) -> dict[str, Markup]:
-    bars = [Bar(name=d.text, value=d.agreement, strong=True) for d in found.descriptions]
+    bars = [bar_of(d.text, d.agreement, strong=True) for d in found.descriptions]
     bars += [
-        Bar(name="(the task's instruction)", value=found.instruction),
-        Bar(name="(the base alone)", value=found.bare),
-        Bar(name="(one answer for all)", value=found.constant),
+        bar_of("(the task's instruction)", found.instruction),
+        bar_of("(the base alone)", found.bare),
+        bar_of("(one answer for all)", found.constant),
     ]
     return {"says": draw_bars("Agreement with the prompt of a classifier given only the description", bars, least=0, most=1)}
 

@@ -5,8 +5,9 @@
 
 Source: InSPEcT, Ramati et al. 2024, section 3 (https://arxiv.org/abs/2410.11660), after Patchscopes (Ghandeharioun et al. 2024,
 https://arxiv.org/abs/2401.06102). Differs: a description is judged by what a classifier does that is given nothing else, not by its words
-in common with the true task. Keys and values have no states to move: their prompt is put into the request as it is, at all layers or
-a third of them. A small base often says nothing to the point; then that is what is reported.
+in common with the true task; and the best is chosen on one half of the rows, while all that is told of it is of the other half, since
+the best of many looks better than it is. Keys and values have no states to move: their prompt is put into the request as it is, at
+all layers or a third of them. A small base often says nothing to the point; then that is what is reported.
 """
 
 from collections.abc import Sequence
@@ -22,11 +23,13 @@ from epigraph.engine.engine import Pass
 from epigraph.engine.generation import go_on
 from epigraph.engine.inspection import Look, inspect
 from epigraph.engine.stream import Tail
-from epigraph.explaining.case import Case, kappa, pick
+from epigraph.explaining.case import Case, halves, kappa, pick, share
 from epigraph.explaining.judged import said
 from epigraph.methods import judge
 from epigraph.methods.hard import instruction_in_place
 from epigraph.methods.judge import Answer
+from epigraph.methods.solver import PromptedBase
+from epigraph.metrics import Interval
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.prompts.shown import show, without
 from epigraph.tasks.encode import Encoded
@@ -44,94 +47,122 @@ FAITHFUL, SOME = 0.6, 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What the base said of the prompt, from where (``source``), and how a classifier with only that agrees with the prompt."""
+    """What the base said of the prompt, from where (``source``), and how a classifier with only that agrees with the prompt.
+
+    ``chosen_by`` is its κ (written answers: ROUGE-L) on the rows that the best is chosen on, all else is of the other rows; ``kappa`` is
+    None where answers are written, and ``agreement`` then ROUGE-L."""
 
     text: str
     source: str
-    agreement: float
-    kappa: float
+    chosen_by: float
+    agreement: Interval
+    kappa: Interval | None
+
+    @property
+    def faithful(self) -> Interval:
+        """How far it can be trusted."""
+        return self.kappa or self.agreement
 
 
 @dataclass(frozen=True, kw_only=True)
 class Says:
-    """The descriptions, the most faithful first; what agreement is worth nothing (the bare base, one answer for all); a verdict."""
+    """The descriptions, the one that was chosen as most faithful first; what agreement is worth nothing (the bare base, one answer for
+    all); a verdict. ``rows`` were measured on."""
 
     descriptions: tuple[Description, ...]
-    bare: float
-    constant: float
-    instruction: float
+    bare: Interval
+    constant: Interval
+    instruction: Interval
     verdict: str
     rows: int
     how: str
 
 
-def elicit_descriptions(case: Case, most_rows: int = 40) -> Says:
+def elicit_descriptions(case: Case, most_rows: int = 80) -> Says:
     """Ask the base, over several layers and requests, and test every description."""
     among = pick(case, most_rows)
+    choosing, judged = halves(among, case.config.seed)
     texts: dict[str, str] = {}
     for text, source in _elicited(case):
         if text:
             texts.setdefault(text, source)
-    found = []
+    found: list[Description] = []
     for text, source in list(texts.items())[:MOST_DESCRIPTIONS]:
         if case.clock.over:
             break
-        agreed, k = faithfulness(case, text, among)
-        found.append(Description(text=text, source=source, agreement=agreed, kappa=k))
-    found.sort(key=lambda d: (-d.kappa, -d.agreement))
-    answers = [case.answers[i] for i in among]
-    bare = case.answers_of([without(form, []) for form in case.forms], among)
+        found.append(_tested(case, text, source, choosing, judged))
+    found.sort(key=lambda d: -d.chosen_by)
+    answers = [case.answers[i] for i in judged]
+    bare = case.answers_of([without(form, []) for form in case.forms], judged)
+    commonest = max(answers, key=answers.count)
+    rows = f"the best chosen on {len(choosing)} rows of {case.source}, all figures of {len(judged)} others"
+    same = f"chosen and measured on the same {len(judged)} rows of {case.source}, since there are so few: too favourable"
     return Says(
         descriptions=tuple(found),
         bare=_agreement(case, bare, answers),
-        constant=max(answers.count(a) for a in set(answers)) / len(answers),
-        instruction=faithfulness(case, case.model.task.instruction, among)[0],
+        constant=share([answer == commonest for answer in answers]),
+        instruction=_agreement(case, _given(case, case.model.task.instruction, judged), answers),
         verdict=_verdict(found),
-        rows=len(among),
-        how=f"The prompt's states put into {len(REQUESTS)} requests for a description, at several layers; every description then used as "
-        f"the whole instruction on {len(among)} rows of {case.source}.",
+        rows=len(judged),
+        how=f"The prompt's states put into {len(REQUESTS)} requests for a description, at several layers; {len(found)} of {len(texts)} "
+        f"different descriptions then used as the whole instruction; {rows if set(choosing).isdisjoint(judged) else same}.",
     )
 
 
-def faithfulness(case: Case, description: str, among: Sequence[int]) -> tuple[float, float]:
-    """Agreement and Cohen's κ of a hard prompt of only this description with the soft prompt's answers."""
+def _tested(case: Case, text: str, source: str, choosing: Sequence[int], judged: Sequence[int]) -> Description:
+    """A description as the whole instruction of a hard prompt: how far it answers as the soft prompt does."""
+    first, second = ((_given(case, text, rows), [case.answers[i] for i in rows]) for rows in (choosing, judged))
+    seed, writes = case.config.seed, case.task.writes
+    return Description(
+        text=text,
+        source=source,
+        chosen_by=(_agreement(case, *first) if writes else kappa(*first, seed)).value,
+        agreement=_agreement(case, *second),
+        kappa=None if writes else kappa(*second, seed),
+    )
+
+
+def _given(case: Case, description: str, among: Sequence[int]) -> Sequence[Answer]:
+    """What a hard prompt of only this description answers."""
+    return judge.answer(described(case, description), [case.rows[i] for i in among]).given
+
+
+def described(case: Case, description: str) -> PromptedBase:
+    """The base under nothing but this description."""
     task = replace(case.model.task, instruction=description)
-    hard = instruction_in_place(case.engine, task, case.method.output_tokens)
-    rows = [case.rows[i] for i in among]
-    answers = [case.answers[i] for i in among]
-    given = judge.answer(hard, rows).given
-    agreed = _agreement(case, given, answers)
-    return agreed, agreed if case.task.writes else kappa(given, answers).value
+    return instruction_in_place(case.engine, task, case.method.output_tokens)
 
 
-def _agreement(case: Case, given: Sequence[Answer], answers: Sequence[Answer]) -> float:
+def _agreement(case: Case, given: Sequence[Answer], answers: Sequence[Answer]) -> Interval:
     """The share of equal answers; for written ones ROUGE-L."""
-    if case.task.writes:
-        return float(metrics.rouge_l([said(one) for one in given], [(said(answer),) for answer in answers]))
-    return float(np.mean([a == b for a, b in zip(given, answers, strict=True)]))
+    if not case.task.writes:
+        return share([a == b for a, b in zip(given, answers, strict=True)])
+    rows = metrics.rouge_l_rows([said(one) for one in given], [(said(answer),) for answer in answers])
+    return metrics.bootstrap(metrics.mean_metric(np.asarray(rows, dtype=np.float64)), len(rows), seed=case.config.seed)
 
 
 def _verdict(found: Sequence[Description]) -> str:
-    best = max((d.kappa for d in found), default=0.0)
-    if best >= FAITHFUL:
+    """What the description that was chosen does on the rows that it was not chosen on."""
+    best = found[0].faithful if found else Interval(0.0, 0.0, 0.0)
+    if best.value >= FAITHFUL and best.low > SOME:
         return "A classifier that is given only the best description answers much like the prompt: it says a good part of what it does."
-    if best >= SOME:
+    if best.value >= SOME and best.low > 0:
         return "The best description explains some of the answers, not most: read it as a hint."
     return (
-        "None of these descriptions makes the base answer like the prompt. With this base, what the prompt does cannot be read off in "
-        "words this way; do not rely on them."
+        "None of these descriptions surely makes the base answer like the prompt. With this base, what the prompt does cannot be read off "
+        "in words this way; do not rely on them."
     )
 
 
 def _elicited(case: Case) -> list[tuple[str, str]]:
-    """(description, where from) over requests and layers."""
+    """(description, where from) over layers and requests, these in turn, so that the first few are of all."""
     (*_, form) = [f for f in case.forms if f.length]
     found = []
     for number, (before, after) in enumerate(REQUESTS):
         tokens = case.engine.base.tokenize(before), case.engine.base.tokenize(after)
         elicited = _patched(case, form, *tokens) if isinstance(form, Embedded) else _placed(case, form, *tokens)
-        found += [(_cleaned(text), f"{where}, request {number + 1}") for text, where in elicited]
-    return found
+        found.append([(_cleaned(text), f"{where}, request {number + 1}") for text, where in elicited])
+    return [one for turn in zip(*found, strict=True) for one in turn]
 
 
 def _cleaned(text: str) -> str:

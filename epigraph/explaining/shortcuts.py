@@ -69,9 +69,9 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """What one word does. ``adds`` nats to ``label`` with the p-value of a word drawn at random adding as much; ``flips`` of
-    ``tried`` rows with another answer; ``rows`` have it, ``answered`` and ``true`` (None where not known) of these with the label.
-    ``why`` is empty where it is no shortcut."""
+    """What one word does. ``word`` is in lower case, ``spelled`` as the texts mostly have it and as it was put in. ``adds`` nats to
+    ``label`` with the p-value of a word drawn at random adding as much; ``flips`` of ``tried`` rows with another answer; ``rows`` have
+    it, ``answered`` and ``true`` (None where not known) of these with the label. ``why`` is empty where it is no shortcut."""
 
     word: str
     label: str
@@ -87,6 +87,7 @@ class Word:
     place: float
     found_by: str
     told: Told | None
+    spelled: str
     why: str = ""
 
     @property
@@ -347,6 +348,7 @@ def _measure(case: Case, has: Sequence[set[str]], way: _Way, among: Sequence[int
         place=way.place,
         found_by=found_by,
         told=None,
+        spelled=way.spelled,
     )
 
 

@@ -22,7 +22,7 @@ def test_a_trifle_is_no_shortcut_even_of_a_word_that_tells_the_label() -> None:
     told = Told(rows=20, share=0.4, purity=0.95, prior=0.5, where="training rows")
     word = Word(
         word="x", label="good", adds=LEAST_ADDED / 2, p=0.0, flips=HALF, tried=9, removal=HALF, hangs=0.1, rows=9,
-        answered=0.9, true=0.5, place=0.0, found_by="it goes with the answers", told=told,
+        answered=0.9, true=0.5, place=0.0, found_by="it goes with the answers", told=told, spelled="X",
     )  # fmt: skip
     assert _suspicion(word, [told]) == ""
     assert "training rows" in _suspicion(replace(word, adds=2 * LEAST_ADDED), [told])

@@ -3,6 +3,7 @@
     gap(slice) = accuracy inside − accuracy outside        Fisher's exact test; Benjamini–Hochberg at 5% over all slices tried
     selection rate(group, label) = share of the group's rows that get the label        difference to all others, with interval
     undue(group, label) = mean inside − mean outside of (answered − true)              bootstrap; permutations; Benjamini–Hochberg
+    gap(group)   = as of a slice                                                       Fisher's exact test; Benjamini–Hochberg over groups
 
 Intervals of differences of two shares: Newcombe 1998, method 10 (https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I).
 Correction: Benjamini & Hochberg 1995 (https://doi.org/10.1111/j.2517-6161.1995.tb02031.x). Selection rates are the demographic-parity view
@@ -68,7 +69,9 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """One value of a column: its accuracy (None without truths), against the others', and its selection rates."""
+    """One value of a column: its accuracy (None without truths), against the others', and its selection rates.
+
+    ``p`` is Fisher's of the gap, ``sure`` that it withstands the correction over all groups."""
 
     column: str
     value: str
@@ -76,6 +79,8 @@ class Group:
     accuracy: Interval | None
     gap: Interval | None
     rates: tuple[Rate, ...]
+    p: float = 1.0
+    sure: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,13 +184,18 @@ def measure_groups(case: Case) -> Groups:
             else:
                 found.append(_group(case, among, column, value, np.array([v == value for v in some])))
     sure = iter(withstanding([rate.p for group in found for rate in group.rates]))
-    groups = tuple(replace(g, rates=tuple(replace(r, sure=next(sure)) for r in g.rates)) for g in found)
+    apart = withstanding([group.p for group in found])
+    groups = tuple(
+        replace(g, sure=far, rates=tuple(replace(r, sure=next(sure)) for r in g.rates))
+        for g, far in zip(found, apart, strict=True)
+    )
     left = f" Not compared: {', '.join(dropped)}." if dropped else ""
     return Groups(
         groups=groups,
         dropped=tuple(dropped),
         how=f"Groups of at least {FEWEST} of {len(among)} rows of {case.source}, each against all other rows; intervals of differences "
-        "after Newcombe. Whether a group gets a label more often than is due: answers minus truths row by row, bootstrap over the rows, "
+        "after Newcombe, Fisher's exact test of accuracies, Benjamini–Hochberg at 5% over all groups. Whether a group gets a label more "
+        "often than is due: answers minus truths row by row, bootstrap over the rows, "
         f"permutation test, Benjamini–Hochberg at 5% over all groups and labels.{left}",
     )
 
@@ -200,10 +210,10 @@ def _dropped(place: int, rows: int, of: int) -> str:
 
 
 def _group(case: Case, among: Sequence[int], column: str, value: str, inside: Bool[np.ndarray, "N"]) -> Group:
-    accuracy = gap = None
+    accuracy, gap, p = None, None, 1.0
     if case.labelled:
         right = case.right(among)
-        accuracy, gap = share(right[inside]), difference(right[inside], right[~inside])[0]
+        accuracy, (gap, p) = share(right[inside]), difference(right[inside], right[~inside])
     gets = _gets(case.labels, [case.answers[i] for i in among])
     due = _gets(case.labels, [case.truth[i] for i in among]) if case.labelled else np.zeros_like(gets)
     undue = gets.astype(np.float64) - due
@@ -219,7 +229,7 @@ def _group(case: Case, among: Sequence[int], column: str, value: str, inside: Bo
         )
         for c, label in enumerate(case.labels)
     ]
-    return Group(column=column, value=value, rows=int(inside.sum()), accuracy=accuracy, gap=gap, rates=tuple(rates))
+    return Group(column=column, value=value, rows=int(inside.sum()), accuracy=accuracy, gap=gap, rates=tuple(rates), p=p)
 
 
 def _gets(labels: Sequence[str], answers: Sequence[Answer]) -> Bool[np.ndarray, "N C"]:

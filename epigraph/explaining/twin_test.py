@@ -9,7 +9,7 @@ import torch
 from epigraph.engine.plain import stock_attention
 from epigraph.errors import Unsupported
 from epigraph.explaining.case import Clock
-from epigraph.explaining.toys_test import toy_case, toy_engine
+from epigraph.explaining.toys_test import toy_case, toy_engine, toy_rows
 from epigraph.explaining.twin import TEMPLATE, TokenSearch, _Search, perplexity, search_twin
 from epigraph.explaining.waywardness import _verdict, measure_waywardness, read
 from epigraph.metrics import Interval
@@ -113,3 +113,13 @@ def test_written_answers_have_no_twin() -> None:
     object.__setattr__(case.model.task, "kind", "generation")
     with pytest.raises(Unsupported, match="a twin is searched for where answers are labels"):
         search_twin(case)
+
+
+def test_where_training_rows_are_known_the_wayward_prompt_learns_from_them() -> None:
+    """It learned from half of the rows to measure on, which left it few to learn from and few to be measured on."""
+    case = toy_case("kv", wayward_steps=2)
+    found = measure_waywardness(case, [*toy_rows(40, seed=7), *toy_rows(3)])
+    unseen = 24 - 3
+    assert f"43 training rows, scored on {unseen} rows of the rows given" in found.how
+    few = measure_waywardness(case, toy_rows(8, seed=7))
+    assert "12 rows of the rows given, scored on 12 others" in few.how

@@ -2,9 +2,10 @@
 
     minimise  loss(P) + γ · mean ‖(P − E(unrelated text)) / r‖²       and every vector stays where the text's token is nearest
 
-Source: Khashabi et al. 2022, section 3 (https://arxiv.org/abs/2112.08348). The prompt is tuned anew from an unrelated text, on the
-truths (the given prompt's answers where there are none), and pulled back whenever a vector's nearest token would be another. If it
-then answers as well as the prompt while it reads as that text, a reading by nearest tokens says nothing of what a prompt does.
+Source: Khashabi et al. 2022, section 3 (https://arxiv.org/abs/2112.08348). The prompt is tuned anew from an unrelated text and pulled
+back whenever a vector's nearest token would be another. It learns the truths (the given prompt's answers where there are none): of
+training rows where these are known, so that all other rows are left to measure on, else of half of the rows. If it then answers as
+well as the prompt while it reads as that text, a reading by nearest tokens says nothing of what a prompt does.
 
 The reading of a vector is the nearest token of the table (euclidean); of keys and values, the token whose first-layer values are nearest:
 these alone are held near the text, keys and later layers are free, and the verdict says so.
@@ -26,13 +27,16 @@ from epigraph.metrics import Interval
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.prompts.init import repeat_to
 from epigraph.tasks.row import Row
-from epigraph.tuning.objective import Divisible, make_objective
+from epigraph.tasks.split import head
+from epigraph.tuning.objective import make_objective
 
 UNRELATED = (
     "The ferry to the island leaves at noon and the harbour smells of tar, rope and oranges while gulls circle over "
     "the pier in the wind"
 )
-PULL, BATCH, SHRINK, TRIES = 0.01, 16, 0.7, 12
+PULL, BATCH, SHRINK, TRIES = 0.01, 32, 0.7, 12
+RATE = 0.1
+MOST_TRAINED = 320
 NEAR = 0.05  # the most that may be lost by a prompt of which "answers as well" is said
 FIRST_LAYER = (
     "Of these keys and values only the values of the first layer are held near the text, since only they can be read by tokens: keys and "
@@ -63,14 +67,14 @@ class Wayward:
     how: str
 
 
-def measure_waywardness(case: Case, most_rows: int = 160) -> Wayward:
-    """Tune a prompt that reads as an unrelated text, on half of the rows, and score it on the other half."""
+def measure_waywardness(case: Case, train: Sequence[Row] = (), most_rows: int = 160) -> Wayward:
+    """Tune a prompt that reads as an unrelated text, on training rows or half of the others, and score it where it did not learn."""
     if case.engine.plain:
         raise Unsupported("re-tuning towards a text is not done on a base that is run by plain concatenation.")
-    train, held = halves(pick(case, most_rows, scored=True), case.config.seed)
+    lessons, held, how = _lessons(case, train, most_rows)
     pulled = _Pulled(case)
     before = case.answers_of(pulled.forms(), held)
-    steps = _tune(case, pulled, train)
+    steps = _tune(case, pulled, lessons)
     with torch.no_grad():
         answers = case.answers_of(pulled.forms(), held)
     whole = [case.answers[i] for i in held]
@@ -79,7 +83,6 @@ def measure_waywardness(case: Case, most_rows: int = 160) -> Wayward:
     reads = [token for number in range(len(pulled.texts)) for token in pulled.reading(number)]
     wanted = [token for text in pulled.texts for token in text]
     keyed = any(isinstance(form, KeyValue) for form in case.forms)
-    apart = "others" if set(train).isdisjoint(held) else "of the same, since there are so few"
     return Wayward(
         nearest=tuple(decode([t]) for form in case.forms for t in read(case.engine.base, form)),
         text=case.engine.base.detokenize(wanted),
@@ -94,9 +97,27 @@ def measure_waywardness(case: Case, most_rows: int = 160) -> Wayward:
         steps=steps,
         held_near=FIRST_LAYER if keyed else "",
         verdict=_verdict(change, FIRST_LAYER if keyed else ""),
-        how=f"Tuned for {steps} steps on {len(train)} rows of {case.source}, scored on {len(held)} {apart}; γ = {PULL}."
-        + (f" {FIRST_LAYER}" if keyed else ""),
+        how=f"Tuned for {steps} steps on {how}; γ = {PULL}." + (f" {FIRST_LAYER}" if keyed else ""),
     )
+
+
+def _lessons(case: Case, train: Sequence[Row], most_rows: int) -> tuple[list[Row], list[int], str]:
+    """Rows to learn from, the numbers of the rows to score on, and both in words."""
+    among = pick(case, most_rows, scored=True)
+    seen = {_fields(row) for row in train}
+    unseen = [i for i in among if _fields(case.rows[i]) not in seen]
+    usable = [row for row in train if _answerable(case, row)]
+    if len(usable) >= BATCH and 2 * len(unseen) >= len(among):
+        lessons = head(usable, MOST_TRAINED, case.config.seed)
+        return lessons, unseen, f"{len(lessons)} training rows, scored on {len(unseen)} rows of {case.source}"
+    learned, held = halves(among, case.config.seed)
+    apart = "others" if set(learned).isdisjoint(held) else "of the same, since there are so few"
+    said_so = f"{len(learned)} rows of {case.source}, scored on {len(held)} {apart}"
+    return [_taught(case, i) for i in learned], held, said_so
+
+
+def _fields(row: Row) -> tuple[object, ...]:
+    return (*sorted(row.fields.items()), row.choices)
 
 
 def _verdict(change: Interval, limits: str) -> str:
@@ -179,38 +200,38 @@ def _unit(part: Tensor) -> Tensor:
     return part.pow(2).mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-9)
 
 
-def _tune(case: Case, pulled: _Pulled, train: Sequence[int]) -> int:
+def _tune(case: Case, pulled: _Pulled, lessons: Sequence[Row]) -> int:
     """AdamW on the answers; the steps taken."""
-    keyed = any(isinstance(form, KeyValue) for form in case.forms)
-    rate, steps = (0.04 if keyed else 0.1), case.config.wayward_steps
-    objective = _objective(case, train)
-    adam, rng = torch.optim.AdamW(pulled.parameters, lr=rate, weight_decay=0.0), random.Random(case.config.seed)
+    steps = case.config.wayward_steps
+    objective = make_objective(case.method, lessons, [])  # the loss that prompts of this kind of task are tuned by
+    adam, rng = torch.optim.AdamW(pulled.parameters, lr=RATE, weight_decay=0.0), random.Random(case.config.seed)
     taken = 0
     for step in range(steps):
         if case.clock.over:
             break
-        batch = rng.sample(range(len(train)), min(BATCH, len(train)))
+        batch = rng.sample(range(len(lessons)), min(BATCH, len(lessons)))
         pull = sum((part.pow(2).mean() for part in pulled.parameters), torch.zeros(()))
         loss = objective.losses([batch], [pulled.forms()])[0] + PULL * pull.to(case.engine.base.device)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(pulled.parameters, 1.0)
-        adam.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
+        adam.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
         adam.step()
         pulled.keep()
         taken += 1
     return taken
 
 
-def _objective(case: Case, train: Sequence[int]) -> Divisible:
-    """The loss that prompts of this kind of task are tuned by: on the truths where they can be answered, else on its own answers."""
-    return make_objective(case.method, [_taught(case, i) for i in train], [])
+def _answerable(case: Case, row: Row) -> bool:
+    """Whether the row says what is right, and the prompt could say it."""
+    names = row.choices or case.labels
+    return row.target is not None and (not names or set(row.labels or (row.target,)) <= {*names, ""})
 
 
 def _taught(case: Case, number: int) -> Row:
+    """The row with its truth, or with the prompt's own answer where that is not to be had."""
     row, answer = case.rows[number], case.answers[number]
-    names = row.choices or case.labels
-    if row.target is not None and (not names or set(row.labels or (row.target,)) <= {*names, ""}):
+    if _answerable(case, row):
         return row
     return replace(row, target=said(answer), labels=answer if isinstance(answer, tuple) else ())
 

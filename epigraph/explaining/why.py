@@ -121,8 +121,8 @@ def explain_answer(case: Case, row: Row, among: Sequence[Row] = (), source: str 
         neighbours=tuple(_neighbours(case, margin.encoded, among)),
         neighbours_of=source,
         reliable=_reliable(case, margin),
-        how=f"Integrated gradients from the mean embedding in {STEPS} steps (the sum misses {gap:.0%}); leave-one-out with all positions "
-        f"kept. What both say may be believed; where they differ, neither alone.",
+        how=f"Integrated gradients from the mean embedding, of keys and values from zero, in {STEPS} steps (the sum misses {gap:.0%}); "
+        f"leave-one-out with all positions kept. What both say may be believed; where they differ, neither alone.",
     )
 
 
