@@ -88,6 +88,6 @@ def test_a_student_learns_from_an_address(running: Running, house: House) -> Non
     config = DistillConfig(epochs=1, length=2)
     result = epigraph.distill(house.base, labelled(), ROWS, remote(running, house, labelled()), config)
     assert result.teacher == f"{house.base.name} at {running.url}"
-    assert result.fidelity.rows == 4
+    assert result.fidelity.rows == 3, "a fifth of 14: the teacher reads 6 of the 20 as examples"
     assert set(result.request["seconds"]) == {"before", "after"}
     assert result.model.predict(["text"])[0].label in LABELS
