@@ -25,7 +25,7 @@ from epigraph.serve import chatting, classifying, completing, listing, tokenizin
 from epigraph.serve.access import Access
 from epigraph.serve.faults import Refused, refusal_of, refusal_of_fields
 from epigraph.serve.keys import Key
-from epigraph.serve.limits import Door
+from epigraph.serve.limits import BODIES, Door
 from epigraph.serve.responding import respond
 from epigraph.serve.service import Service
 from epigraph.serve.streaming import unless_gone
@@ -87,7 +87,9 @@ def create_app(service: Service) -> FastAPI:
     _add_state(app, service)
     _add_faults(app)
     config = service.config
-    app.add_middleware(Door, most_bytes=int(config.body * 1e6), most_requests=4 * config.queue)
+    largest = int(config.body * 1e6)
+    held = min(BODIES * largest, config.held_bytes)
+    app.add_middleware(Door, most_bytes=largest, most_requests=4 * config.queue, most_held=max(largest, held))
     app.add_middleware(Access, service=service)
     if config.allowed_origins:
         app.add_middleware(CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"])

@@ -21,7 +21,11 @@ class Backend(Protocol):
     def close(self, *, drain: bool, timeout: float) -> None: ...
 
     def submit(self, job: Job, listener: Listener) -> Ticket:
-        """Queue a job. QueueFull where too many wait."""
+        """Queue a job. QueueFull where too many wait, or hold too much."""
+        ...
+
+    def size_of(self, job: Job) -> int:
+        """The bytes that a job holds until it is answered."""
         ...
 
     @property

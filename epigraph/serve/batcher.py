@@ -31,6 +31,7 @@ from epigraph.serve.prompts import Prompts, Ready
 from epigraph.serve.request import Request, Ticket, ended
 from epigraph.serve.sampling import choose, describe
 from epigraph.serve.schedule import Planned, Reader, Schedule
+from epigraph.serve.sizes import bytes_of, check_room
 from epigraph.serve.work import BatcherSettings, Generation, Job, Listener, Load, Reading
 
 log = logging.getLogger(__name__)
@@ -85,12 +86,14 @@ class Batcher:
             self._thread.join()
 
     def submit(self, job: Job, listener: Listener) -> Ticket:
-        """Take a request. QueueFull if too many wait; TaskError, BaseMismatch, Corrupt or Unsupported if it cannot be served."""
-        self._check_queue()
+        """Take a request. QueueFull if too many wait or hold too much; TaskError, BaseMismatch, Corrupt or Unsupported if it
+        cannot be served.
+        """
         request = Request(job, listener)
+        self._check_queue(request.size)
         work = self._prepare(request)
         with self._wake:
-            self._check_queue()
+            self._check_queue(request.size)
             self._taken += 1
             if isinstance(work, list):
                 for choice in work:
@@ -108,6 +111,7 @@ class Batcher:
             waiting=self._waiting,
             running=len(schedule.running),
             labelling=len(schedule.reading),
+            held_bytes=self._held,
             running_bytes=sum(room.bytes for room in self.rooms),
             cached_bytes=prompts.bytes + texts.bytes,
             prompt_hits=prompts.hits,
@@ -129,15 +133,24 @@ class Batcher:
     def _waiting(self) -> int:
         return sum(not request.begun for request in tuple(self._requests))
 
+    @property
+    def _held(self) -> int:
+        return sum(request.size for request in tuple(self._requests) if not request.over)
+
+    def size_of(self, job: Job) -> int:
+        """The bytes that a job holds until it is answered."""
+        return bytes_of(job)
+
     def _notify(self) -> None:
         with self._wake:
             self._wake.notify_all()
 
-    def _check_queue(self) -> None:
+    def _check_queue(self, size: int) -> None:
         if self._closing:
             raise Closing("the server is closing and takes no more requests.", "Ask again when it is back.")
         if self._waiting >= self.settings.queue_length:
             raise QueueFull(f"{self.settings.queue_length} requests are waiting already.", "Ask again in a moment.")
+        check_room(size, self._held, self.settings.held_bytes)
 
     def _prepare(self, request: Request) -> Work:
         """The request ready to be computed; refused here if it never can be."""

@@ -21,6 +21,7 @@ from epigraph.serve import batcher as batcher_module
 from epigraph.serve import schedule
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.generating import Choice, Described
+from epigraph.serve.sizes import bytes_of
 from epigraph.serve.toys_test import (
     GREEDY,
     Ear,
@@ -335,6 +336,25 @@ def test_a_full_queue_refuses(engine: Engine) -> None:
     with pytest.raises(QueueFull, match="closing"):
         ask(batcher, generation(["a"]))
     assert (batcher.load.waiting, batcher.load.finished) == (0, 2)
+
+
+def test_what_waiting_requests_hold_has_a_bound(engine: Engine) -> None:
+    """The queue counted requests, however large: 256 of 128 choices with 20 log probabilities each were gigabytes."""
+    job = generation(["a text"], None, Sampling(max_tokens=10, n=4, logprobs=5))
+    each = bytes_of(job)
+    batcher = Batcher(engine, BatcherSettings(held_bytes=2 * each, cache_bytes=10**7))  # not started: all wait
+    ears = [ask(batcher, job) for _ in range(2)]
+    with pytest.raises(QueueFull, match="MB already"):
+        ask(batcher, generation(["a"]))
+    with pytest.raises(TaskError, match="would hold"):
+        ask(batcher, replace(job, sampling=replace(job.sampling, n=9)))
+    assert batcher.load.held_bytes == 2 * each
+    batcher.start()
+    for ear in ears:
+        ear.wait()
+    ask(batcher, generation(["a"])).wait()
+    batcher.close(drain=True, timeout=10.0)
+    assert batcher.load.held_bytes == 0
 
 
 def test_what_can_never_be_served_is_refused_at_once(engine: Engine) -> None:

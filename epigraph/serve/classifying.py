@@ -73,7 +73,9 @@ async def _classified(service: Service, key: Key, request: ClassifyRequest, dead
 async def _answers(service: Service, key: Key, parts: Sequence[Part], deadline: Deadline) -> dict[int, Prediction]:
     found: dict[int, Prediction] = {}
     if parts:
-        flow = Flow(service.backend, [replace(part.job, owner=key.name) for part in parts], deadline)
+        jobs = [replace(part.job, owner=key.name) for part in parts]
+        service.check_room(jobs)
+        flow = Flow(service.backend, jobs, deadline)
         await flow.start()
         async for number, event in flow.events():
             if isinstance(event, LabelEvent):

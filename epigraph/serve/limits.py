@@ -25,14 +25,14 @@ class Door:
         *,
         most_bytes: int,
         most_requests: int,
-        most_held: int | None = None,
+        most_held: int,
         seconds: float = BODY_SECONDS,
     ) -> None:
         self.app = app
         self.most_bytes = most_bytes
         self.most_requests = most_requests
         self.seconds = seconds
-        self.most_held = BODIES * most_bytes if most_held is None else most_held
+        self.most_held = most_held
         self.inside = 0
         self.held = 0
 

@@ -41,7 +41,9 @@ def test_a_body_that_trickles_has_one_deadline() -> None:
         await asyncio.sleep(0.02)
         return {"type": "http.request", "body": b" ", "more_body": True}
 
-    status, body = asyncio.run(through(Door(echo, most_bytes=10_000, most_requests=1, seconds=0.1), trickle))
+    status, body = asyncio.run(
+        through(Door(echo, most_bytes=10_000, most_requests=1, most_held=10_000, seconds=0.1), trickle)
+    )
     assert (status, body["error"]["type"]) == (408, "timeout_error")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from epigraph.errors import EpigraphError
 from epigraph.serve.log import trace_of
+from epigraph.serve.sizes import bytes_of
 from epigraph.serve.work import EndEvent, Event, Generation, Job, Listener, Reason
 
 log = logging.getLogger(__name__)
@@ -15,6 +16,7 @@ class Request:
 
     def __init__(self, job: Job, listener: Listener) -> None:
         self.job = job
+        self.size = bytes_of(job)
         self.listener = listener
         self.cancelled = False
         self.begun = False

@@ -55,7 +55,11 @@ def _open(config: ServeConfig, library: Path, *, base: str, device: str, dtype: 
     kept = config.kept_of(free_bytes(loaded.device))
     note(f"{kept / 1e9:.2g} GB each for prompts, their states and those of texts" + ("" if config.memory else " (--memory)"))
     settings = BatcherSettings(
-        queue_length=config.queue, max_rows=config.rows, prompt_bytes=kept, text_bytes=0 if config.forget else kept
+        queue_length=config.queue,
+        max_rows=config.rows,
+        prompt_bytes=kept,
+        text_bytes=0 if config.forget else kept,
+        held_bytes=config.held_bytes,
     )
     return Service(loaded, library, Batcher(engine, settings), config)
 
@@ -63,7 +67,7 @@ def _open(config: ServeConfig, library: Path, *, base: str, device: str, dtype: 
 def _open_upstream(config: ServeConfig, library: Path, *, base: str, note: Note) -> Service:
     loaded = load_embedding(base, note=note)
     note(f"{loaded.name}: its embedding and tokenizer here, the rest at {', '.join(config.urls)}")
-    backend = Upstream(loaded, config.urls, queue=config.queue, seconds=config.timeout)
+    backend = Upstream(loaded, config.urls, queue=config.queue, seconds=config.timeout, most_held=config.held_bytes)
     return Service(loaded, library, backend, config, computes_here=False)
 
 

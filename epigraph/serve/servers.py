@@ -17,6 +17,9 @@ from epigraph.serve.faults import UpstreamFailed
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 BUSY = (429, 503)
 """Where another server may answer."""
+MOST_LINE, MOST_SAID, TOKEN_BYTES = 1 << 24, 1 << 20, 1 << 13
+"""Bytes that are read of a server: a line of a stream (the first repeats the input's token ids), an answer that is no stream,
+and what a stream says of a token, its likely ones included."""
 
 
 @dataclass
@@ -71,12 +74,39 @@ def refusal(status: int, text: str, headers: Mapping[str, str] | None = None) ->
     return UpstreamFailed(f"the vLLM server answered with status {status}.")
 
 
-async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines of a stream of events. They end at a line feed only: a text within may hold U+0085, U+2028 or U+2029 as they are."""
-    rest = b""
+async def first_of(pieces: AsyncIterator[bytes], most: int) -> bytes:
+    """So many bytes of it, or fewer; the rest is not read."""
+    found = b""
     async for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
+        found += piece
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+async def at_most(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    """The same. UpstreamFailed for more bytes."""
+    passed = 0
+    async for piece in pieces:
+        passed += len(piece)
+        if passed > most:
+            raise UpstreamFailed(f"the vLLM server's answer has more than {most:,} bytes.")
+        yield piece
+
+
+async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines of a stream of events. They end at a line feed only: a text within may hold U+0085, U+2028 or U+2029 as they are.
+
+    UpstreamFailed for a line that does not end.
+    """
+    rest: list[bytes] = []
+    async for piece in pieces:
+        *whole, last = piece.split(b"\n")
         for line in whole:
-            yield line.rstrip(b"\r")
-    if rest:
-        yield rest
+            yield b"".join([*rest, line]).rstrip(b"\r")
+            rest = []
+        rest.append(last)
+        if sum(map(len, rest)) > MOST_LINE:
+            raise UpstreamFailed(f"a line of the vLLM server's answer has more than {MOST_LINE:,} bytes.")
+    if found := b"".join(rest):
+        yield found

@@ -28,7 +28,9 @@ from epigraph.serve.rendering import Rendered, Renderer, check_echo
 from epigraph.serve.served import Served, prepare
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.shelf import Shelf
+from epigraph.serve.sizes import check_room
 from epigraph.serve.wire.shape import RouteTaken, Usage, usage_of
+from epigraph.serve.work import Job
 
 LOADS = 8
 """Prompts that are loaded at once."""
@@ -207,7 +209,9 @@ class Service:
             answering = [await self.find(key, model)] * asked.prompts
         rendered = await to_thread.run_sync(asked.render, answering, self.renderer)
         check_echo(rendered)
-        flow = Flow(self.backend, [replace(one.job, owner=key.name) for one in rendered], deadline)
+        jobs = [replace(one.job, owner=key.name) for one in rendered]
+        self.check_room(jobs)
+        flow = Flow(self.backend, jobs, deadline)
         await flow.start()
         return Exchange(
             id=f"{asked.prefix}-{uuid4().hex}",
@@ -231,6 +235,10 @@ class Service:
                 param="n",
                 code="batch_too_large",
             )
+
+    def check_room(self, jobs: Sequence[Job]) -> None:
+        """Refused (400) for a request whose jobs together may never be held."""
+        check_room(sum(map(self.backend.size_of, jobs)), 0, self.config.held_bytes)
 
     def open(self) -> None:
         """Start what computes, if it has not been."""

@@ -31,6 +31,11 @@ class ServeConfig:
     batch: int = setting(0, "most answers in one request: prompts × n; 0: 128, or the queue where that is less")
     tokens: int = setting(4096, "most tokens of one answer")
     body: float = setting(8.0, "most megabytes of a request")
+    held: float = setting(
+        0.0,
+        "most megabytes that all requests hold until they are answered: their bodies; as many again their tokens, answers and what "
+        "goes to vLLM servers; 0: a tenth of the free memory, at most 1000",
+    )
     timeout: float = setting(300.0, "seconds that a request may take")
     grace: float = setting(30.0, "seconds in which a shutdown finishes what runs")
     memory: float = setting(
@@ -65,13 +70,18 @@ class ServeConfig:
             )
 
     def _check_numbers(self) -> None:
-        at_least = {"port": 0, "queue": 1, "rows": 1, "batch": 1, "tokens": 1, "grace": 0, "memory": 0}
+        at_least = {"port": 0, "queue": 1, "rows": 1, "batch": 1, "tokens": 1, "grace": 0, "memory": 0, "held": 0}
         for name, least in at_least.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be at least {least}.")
         for name in ("body", "timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} {getattr(self, name)} was asked; it must be a positive number.")
+        if 0 < self.held < self.body:
+            raise ConfigError(
+                f"held {self.held:g} was asked with body {self.body:g}: a request of {self.body:g} MB could never be taken.",
+                "Lower --body, or raise --held.",
+            )
         if self.batch > self.queue:
             raise ConfigError(
                 f"batch {self.batch} was asked with queue {self.queue}: a request of {self.batch} answers could never be taken.",
@@ -92,6 +102,13 @@ class ServeConfig:
     def kept_of(self, free: int) -> int:
         """How much a cache may hold where ``free`` bytes are free: as asked, else what leaves most of it."""
         return int(GIGABYTE * self.memory) if self.memory else min(GIGABYTE, free // 10)
+
+    @cached_property
+    def held_bytes(self) -> int:
+        """How much all requests may hold until they are answered."""
+        import psutil
+
+        return int(1e6 * self.held) if self.held else min(GIGABYTE, int(psutil.virtual_memory().available) // 10)
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -30,11 +30,26 @@ from epigraph.prompts import Embedded
 from epigraph.serve.faults import Refused, UpstreamFailed
 from epigraph.serve.log import trace_of
 from epigraph.serve.rendering import Constrained
-from epigraph.serve.servers import BUSY, Server, failure_of, in_turn, lines_of, refusal
+from epigraph.serve.servers import (
+    BUSY,
+    MOST_LINE,
+    MOST_SAID,
+    TOKEN_BYTES,
+    Server,
+    at_most,
+    failure_of,
+    first_of,
+    in_turn,
+    lines_of,
+    refusal,
+)
+from epigraph.serve.sizes import bytes_of, check_room
 from epigraph.serve.work import EndEvent, Event, Generation, Job, Listener, Reason, TokenEvent, Top
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
+ENCODED = 3
+"""Embedded texts are held as base64 (4/3 of their bytes) and in the body that is sent (as much again)."""
 NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0}
 """Said outright, since vLLM takes what is not said from the model's generation_config.json."""
 
@@ -44,16 +59,18 @@ class UpstreamLoad:
     """What is under way, and what has been."""
 
     running: int
+    held_bytes: int
     servers: int
     finished: int
     retries: int
 
 
 class Claim:
-    """A request under way."""
+    """A request under way, which holds ``size`` bytes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, size: int) -> None:
         self._loop = loop
+        self.size = size
         self.task: asyncio.Future[EpigraphError] | None = None
         self.cancelled = False
 
@@ -66,19 +83,31 @@ class Claim:
 
 @dataclass
 class Progress:
-    """What has come of one choice."""
+    """What has come of one choice, which may have so many tokens."""
 
+    most: int
     tokens: int = 0
     ended: bool = False
 
 
 class Upstream:
-    """Several vLLM servers behind one queue. ``seconds`` bounds a request, ``queue`` how many are under way."""
+    """Several vLLM servers behind one queue. ``seconds`` bounds a request, ``queue`` how many are under way, ``most_held`` the
+    bytes that all of them hold."""
 
-    def __init__(self, base: Base, urls: Sequence[str], *, queue: int, seconds: float, transport: Any = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        urls: Sequence[str],
+        *,
+        queue: int,
+        seconds: float,
+        most_held: int = 1 << 30,
+        transport: Any = None,
+    ) -> None:
         self.base = base
         self.servers = [Server(url) for url in urls]
         self.queue = queue
+        self.most_held, self.held = most_held, 0
         self.running = self.finished = self.retries = 0
         self._seconds = seconds
         self._transport = transport
@@ -107,24 +136,56 @@ class Upstream:
         self._loop.close()
 
     def submit(self, job: Job, listener: Listener) -> Claim:
-        """Send a job. QueueFull if too many are under way, Unsupported for what vLLM cannot do."""
-        body = self.body(job)
-        claim = Claim(self._loop)
+        """Send a job. QueueFull if too many are under way or hold too much, Unsupported for what vLLM cannot do."""
+        claim = Claim(self._loop, self.size_of(job))
+        self._enter(claim)
+        try:
+            body = self.body(job)
+            with self._lock:
+                if self._closing:
+                    raise _closing()
+                assert isinstance(job, Generation)
+                self._loop.call_soon_threadsafe(self._begin, job, body, listener, claim)
+        except BaseException:
+            self._leave(claim)
+            raise
+        return claim
+
+    def size_of(self, job: Job) -> int:
+        """The bytes that a job holds until it is answered: its embedded text in base64, that in the body, and the rest."""
+        if job.prompt is None or not isinstance(job, Generation):
+            return bytes_of(job)
+        positions = sum(map(len, job.segments)) + sum(f.length for f in job.prompt.forms if isinstance(f, Embedded))
+        each: int = self.base.hidden * self.base.embedding.weight.element_size()
+        return bytes_of(job) + ENCODED * positions * each
+
+    def _enter(self, claim: Claim) -> None:
         with self._lock:
             if self._closing:
-                raise Closing("the server is closing and takes no more requests.", "Ask again when it is back.")
+                raise _closing()
             if self.running >= self.queue:
                 raise QueueFull(f"{self.queue} requests are under way already.", "Ask again in a moment.")
+            check_room(claim.size, self.held, self.most_held)
             self.running += 1
+            self.held += claim.size
             self._claims.add(claim)
-            assert isinstance(job, Generation)
-            self._loop.call_soon_threadsafe(self._begin, job, body, listener, claim)
-        return claim
+
+    def _leave(self, claim: Claim) -> None:
+        with self._lock:
+            self.running -= 1
+            self.held -= claim.size
+            self._claims.discard(claim)
 
     @property
     def load(self) -> UpstreamLoad:
         """What there is to do."""
-        return UpstreamLoad(running=self.running, servers=len(self.servers), finished=self.finished, retries=self.retries)
+        return UpstreamLoad(
+            running=self.running,
+            held_bytes=self.held,
+            servers=len(self.servers),
+            finished=self.finished,
+            retries=self.retries,
+        )
 
     # ---- what is sent ------------------------------------------------------------------------------------------------
 
@@ -158,7 +219,7 @@ class Upstream:
     # ---- one request -------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Generation, body: Mapping[str, Any], listener: Listener, claim: Claim) -> None:
-        progress = [Progress() for _ in range(job.sampling.n)]
+        progress = [Progress(job.sampling.max_tokens) for _ in range(job.sampling.n)]
         claim.task = self._loop.create_task(self._run(body, progress, listener))
         claim.task.add_done_callback(lambda task: self._end(task, progress, listener, claim))
         if claim.cancelled:
@@ -184,10 +245,8 @@ class Upstream:
         self, task: asyncio.Future[EpigraphError], progress: Sequence[Progress], listener: Listener, claim: Claim
     ) -> None:
         """Make room and tell the listener. Not a part of the task: one that is cancelled before its first step never runs."""
-        with self._lock:
-            self.running -= 1
-            self.finished += 1
-            self._claims.discard(claim)
+        self._leave(claim)
+        self.finished += 1
         error = None if task.cancelled() else task.result()
         for choice, one in enumerate(progress):
             if not one.ended:
@@ -230,8 +289,10 @@ class Upstream:
         assert self._client is not None
         async with self._client.stream("POST", f"{server.url}/v1/completions", json=dict(body)) as answer:
             if answer.status_code != 200:
-                raise refusal(answer.status_code, (await answer.aread()).decode(errors="replace"), answer.headers)
-            async for line in lines_of(answer.aiter_bytes()):
+                said = await first_of(answer.aiter_raw(), MOST_SAID)
+                raise refusal(answer.status_code, said.decode(errors="replace"), answer.headers)
+            most = MOST_LINE + TOKEN_BYTES * body["n"] * (1 + body["max_tokens"])
+            async for line in lines_of(at_most(answer.aiter_raw(), most)):
                 if not line.startswith(b"data:") or (data := line[5:].strip()) == b"[DONE]":
                     continue
                 chunk: dict[str, Any] = json.loads(data)
@@ -244,7 +305,8 @@ class Upstream:
     async def _open(self) -> None:
         timeout = httpx2.Timeout(self._seconds, connect=CONNECT_SECONDS)
         limits = httpx2.Limits(max_connections=self.queue)
-        self._client = httpx2.AsyncClient(transport=self._transport, timeout=timeout, limits=limits)
+        plain = {"accept-encoding": "identity"}  # what is compressed may be of any size
+        self._client = httpx2.AsyncClient(transport=self._transport, timeout=timeout, limits=limits, headers=plain)
         faults = await asyncio.gather(*(self._greet(server) for server in self.servers), return_exceptions=True)
         for server, fault in zip(self.servers, faults, strict=True):
             if fault is not None:
@@ -260,8 +322,9 @@ class Upstream:
         """Ask what the server calls its model. ConnectError if it does not answer as one."""
         assert self._client is not None
         try:
-            answer = await self._client.get(f"{server.url}/v1/models", timeout=CONNECT_SECONDS)
-            server.model = str(answer.json()["data"][0]["id"])
+            async with self._client.stream("GET", f"{server.url}/v1/models", timeout=CONNECT_SECONDS) as answer:
+                said = await first_of(answer.aiter_raw(), MOST_SAID)
+            server.model = str(json.loads(said)["data"][0]["id"])
         except httpx2.TransportError as error:
             raise httpx2.ConnectError(f"{server.url} does not answer ({type(error).__name__})") from error
         except (ValueError, LookupError, TypeError) as error:
@@ -276,6 +339,10 @@ class Upstream:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
+
+
+def _closing() -> Closing:
+    return Closing("the server is closing and takes no more requests.", "Ask again when it is back.")
 
 
 def _tell(_loop: asyncio.AbstractEventLoop, told: Mapping[str, Any]) -> None:
@@ -317,13 +384,17 @@ def sampling_fields(job: Generation) -> dict[str, Any]:
 
 
 def events_of(chunk: Mapping[str, Any], progress: Sequence[Progress]) -> list[Event]:
-    """A chunk of vLLM's stream as our events."""
+    """A chunk of vLLM's stream as our events. UpstreamFailed for more than was asked for."""
     events: list[Event] = []
     for said in chunk.get("choices", ()):
         choice = int(said["index"])
-        one = progress[choice]
+        one = progress[choice] if 0 <= choice < len(progress) else None
+        if one is None or one.ended:
+            raise UpstreamFailed("the vLLM server answers what was not asked.")
         tokens = token_events(choice, said)
         one.tokens += len(said.get("token_ids") or tokens)
+        if one.tokens > one.most:
+            raise UpstreamFailed(f"the vLLM server answers more than the {one.most} tokens that were asked for.")
         events += tokens
         if said.get("finish_reason"):
             one.ended = True

@@ -194,11 +194,13 @@ class BatcherSettings:
     """Frozen states of texts kept for later requests; 0 keeps none."""
     queue_length: int = 1024
     """Requests that may wait."""
+    held_bytes: int = 1 << 30
+    """What all requests that are not answered yet may hold in lists and objects (see ``sizes.py``)."""
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "step_tokens", "queue_length"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        for name in ("cache_bytes", "prompt_bytes", "text_bytes"):
+        for name in ("cache_bytes", "prompt_bytes", "text_bytes", "held_bytes"):
             value = getattr(self, name)
             _check(name, value, value is None or value >= 0, "0 bytes or more")
 
@@ -213,6 +215,8 @@ class Load:
     """Sequences that are being read or generated."""
     labelling: int
     """Rows of classifications that are being read."""
+    held_bytes: int
+    """What requests hold that are not answered yet."""
     running_bytes: int
     """Room taken for keys and values of running sequences and rows."""
     cached_bytes: int

@@ -67,6 +67,21 @@ def test_an_echo_is_written_once_for_all_choices(house: House) -> None:
     assert choices[0]["logprobs"]["tokens"][:6] == list("a text")
 
 
+def test_a_request_that_would_hold_too_much_is_refused(house: House) -> None:
+    """Every choice's log probabilities are objects until they are sent: one request could ask for gigabytes of them."""
+    body = {"model": "base", "prompt": ["x", "y"], "n": 64, "logprobs": 20, "max_tokens": 400}
+    with open_client(house, held=100.0) as client:
+        answer = client.post("/v1/completions", json=body)
+        assert answer.status_code == 400
+        assert (
+            "would hold 324 MB until it is answered; this server lets all of them hold 100"
+            in answer.json()["error"]["message"]
+        )
+        assert client.post("/v1/completions", json=body | {"n": 2, "max_tokens": 4}).status_code == 200
+    with pytest.raises(ConfigError, match="could never be taken"):
+        open_client(house, held=1.0)
+
+
 class SlowBackend:
     """Takes jobs one at a time, when told to."""
 

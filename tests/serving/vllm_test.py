@@ -7,10 +7,11 @@ text is the same as our own engine's; `make test-vllm` does the same with the re
 import asyncio
 import base64
 import io
+import itertools
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from torch import Tensor
 from epigraph.base import Base, load_base
 from epigraph.base.load import load_embedding
 from epigraph.base.toy import toy_base
-from epigraph.errors import ConfigError, QueueFull
+from epigraph.errors import ConfigError, QueueFull, TaskError
+from epigraph.prompts import Embedded
 from epigraph.serve import servers
 from epigraph.serve.app import create_app
 from epigraph.serve.service import Service
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.vllm import Upstream
-from epigraph.serve.work import EndEvent, Event, Generation, Sampling
+from epigraph.serve.work import Carried, EndEvent, Event, Generation, Sampling
 from tests.serving.conftest import House, build_house, eventually
 
 GREEDY = {"temperature": 0}
@@ -47,6 +49,7 @@ class Fake:
     left: int = 0
     fails: int = 0
     says: str = "it does not fit"
+    instead: Iterable[str] | None = None
     pace: float = 0.0
 
     def app(self) -> FastAPI:
@@ -63,7 +66,8 @@ class Fake:
             if self.fails:
                 error = {"error": {"message": self.says, "code": self.fails}}
                 return JSONResponse(error, self.fails, {"retry-after": "60"})
-            return StreamingResponse(self._stream(body), media_type="text/event-stream")
+            stream = self._stream(body) if self.instead is None else iter(self.instead)
+            return StreamingResponse(stream, media_type="text/event-stream")
 
         return app
 
@@ -277,8 +281,73 @@ def test_a_server_without_prompt_embeds_is_told(far: Far) -> None:
     assert "without --enable-prompt-embeds" in answer.json()["error"]["message"]
 
 
-def upstream(base: Base, *urls: str, queue: int = 8) -> Upstream:
-    return Upstream(base, urls, queue=queue, seconds=60.0)
+def piece(**said: Any) -> str:
+    return (
+        f"data: {json.dumps({'choices': [{'index': 0, 'text': 'a', 'token_ids': [97], 'finish_reason': None, **said}]})}\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("instead", "words"),
+    [
+        (itertools.repeat("x" * 65536), "answer has more than"),
+        (itertools.repeat(":" + "x" * 65536 + "\n"), "answer has more than"),
+        (itertools.repeat(piece()), "more than the 4 tokens"),
+        ([piece(index=-1)], "what was not asked"),
+        ([piece(finish_reason="stop"), piece()], "what was not asked"),
+    ],
+)
+def test_a_server_that_says_too_much_is_not_listened_to(far: Far, instead: Iterable[str], words: str) -> None:
+    """What came was taken to its end and into memory, however much it was."""
+    far.fake.instead = instead
+    try:
+        answer = far.client.post("/v1/completions", json={"model": "base", "prompt": "x", "n": 2, "max_tokens": 4})
+    finally:
+        far.fake.instead = None
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream")
+    assert words in answer.json()["error"]["message"]
+
+
+def test_a_refusal_is_read_no_further_than_it_can_be_told(far: Far) -> None:
+    far.fake.fails, far.fake.says = 500, "x" * (4 << 20)
+    try:
+        answer = far.client.post("/v1/completions", json={"model": "base", "prompt": "x", "max_tokens": 4})
+    finally:
+        far.fake.fails, far.fake.says = 0, "it does not fit"
+    assert (answer.status_code, len(answer.content) < 1000) == (502, True)
+
+
+def test_what_is_on_its_way_to_servers_has_a_bound(folders: dict[str, Path], fakes: Callable[[Base], Fake]) -> None:
+    """Embedded texts are a thousand times their tokens: a full queue of long ones was more than the memory."""
+    fake = fakes(load_base(folders["llama"], dtype="float32"))
+    fake.pace = 0.05
+    alone = load_embedding(folders["llama"])
+    job = Generation(
+        segments=((1, 2), (3,)),
+        prompt=Carried(name="x", content="x", forms=(Embedded(torch.zeros(400, alone.hidden)),)),
+        sampling=Sampling(max_tokens=60, ignore_end=True),
+    )
+    backend = upstream(alone, fake.url, most_held=150_000)
+    size = backend.size_of(job)
+    assert len(json.dumps(backend.body(job))) < size < 150_000
+    backend.start()
+    heard: list[Event] = []
+    try:
+        first = backend.submit(job, heard.append)
+        with pytest.raises(QueueFull, match="MB already"):
+            backend.submit(job, heard.append)
+        assert backend.load.held_bytes == size
+        first.cancel()
+        eventually(lambda: not backend.load.running)
+        assert backend.load.held_bytes == 0
+        with pytest.raises(TaskError, match="would hold"):
+            backend.submit(replace(job, sampling=Sampling(n=8, max_tokens=4000, logprobs=5)), heard.append)
+    finally:
+        backend.close(drain=False, timeout=1.0)
+
+
+def upstream(base: Base, *urls: str, queue: int = 8, most_held: int = 10**8) -> Upstream:
+    return Upstream(base, urls, queue=queue, seconds=60.0, most_held=most_held)
 
 
 def test_a_server_that_is_gone_or_busy_is_passed_over(
