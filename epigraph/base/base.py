@@ -202,9 +202,16 @@ class Base:
     def logits(
         self, hidden: Float[Tensor, "N H"], tokens: Sequence[int] | None = None, rows: Float[Tensor, "R H"] | None = None
     ) -> Float[Tensor, "N R"]:
-        """fp32 logits at N positions, for all of V or for ``tokens`` only (``rows`` are their ``head_rows``)."""
-        weight = self.head.weight if tokens is None else self.head_rows(tokens) if rows is None else rows
-        found = nn.functional.linear(hidden, weight).float()
+        """fp32 logits at N positions, for all of V or for ``tokens`` only (``rows`` are their ``head_rows``).
+
+        Those of a few tokens are computed in fp32 from the base's states: rounded to bfloat16, logits of 16 to 32 stand in steps of
+        1/8, so that labels tie and the first of them is the answer.
+        """
+        if tokens is None:
+            found = nn.functional.linear(hidden, self.head.weight).float()
+        else:
+            weight = self.head_rows(tokens) if rows is None else rows
+            found = nn.functional.linear(hidden.float(), weight.float())
         bias = getattr(self.head, "bias", None)
         if bias is not None:
             found = found + (bias if tokens is None else bias[torch.tensor(list(tokens), device=self.device)]).float()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from epigraph.base import Base
+from epigraph.base.load import wrap_model
 from epigraph.base.toy import ARCHITECTURES, BOS, END, toy_base
 from epigraph.errors import Unsupported
 
@@ -32,6 +33,18 @@ def test_any_text_in_any_language_goes_through_its_tokenizer(base: Base) -> None
         assert base.detokenize(base.tokenize(text)) == text
     assert base.end == END
     assert base.bos is None
+
+
+def test_logits_of_labels_are_not_rounded_to_the_bases_precision() -> None:
+    """Under a hard prompt of 40 examples 26 of 548 SST-2 sentences had two labels of one logit, in bfloat16, and got the first."""
+    toy = toy_base()
+    base = wrap_model(copy.deepcopy(toy.model).to(torch.bfloat16), toy.tokenizer, name="half")
+    states, tokens = (30 * torch.randn(64, base.hidden)).to(torch.bfloat16), [5, 9]
+    exact = states.double() @ base.head.weight[tokens].double().T
+    for found in (base.logits(states, tokens), base.logits(states, tokens, base.head_rows(tokens))):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
+    assert not torch.equal(found, found.bfloat16().float())
 
 
 def test_label_logits_are_the_models_own_with_scales_and_caps(base: Base) -> None:
