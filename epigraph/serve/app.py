@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -21,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from epigraph.errors import EpigraphError
 from epigraph.library.card import package_version
-from epigraph.serve import chatting, classifying, completing, listing, tokenizing
+from epigraph.serve import chatting, classifying, completing, describing, listing, tokenizing
 from epigraph.serve.access import Access
 from epigraph.serve.faults import Refused, refusal_of, refusal_of_fields
 from epigraph.serve.keys import Key
@@ -34,32 +33,7 @@ from epigraph.serve.wire.chat import ChatCompletion, ChatRequest
 from epigraph.serve.wire.classify import Classified, ClassifyRequest
 from epigraph.serve.wire.completions import Completion, CompletionRequest
 from epigraph.serve.wire.models import ModelCard, ModelList, State, Uploaded, UploadRequest
-from epigraph.serve.wire.shape import FaultBody
 from epigraph.serve.wire.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest, TokenizerInfo
-
-
-def _fault(said: str) -> dict[str, Any]:
-    return {"model": FaultBody, "description": said}
-
-
-FAULTS: dict[int | str, dict[str, Any]] = {
-    400: _fault("the request cannot be answered as asked"),
-    401: _fault("no API key, or none that is known"),
-    403: _fault("the key may not do this"),
-    404: _fault("there is no such model"),
-    408: _fault("the body came too slowly"),
-    413: _fault("the request is too large"),
-    429: _fault("too many requests; Retry-After says when to try again"),
-}
-LATE: dict[int | str, dict[str, Any]] = {
-    500: _fault("the server failed, or the prompt is damaged in its library"),
-    502: _fault("a server behind this one failed"),
-    503: _fault("the server is shutting down, or one behind it is busy"),
-    504: _fault("the answer took too long"),
-}
-STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the answer, or a stream of it"}
-}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -93,7 +67,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Access, service=service)
     if config.allowed_origins:
         app.add_middleware(CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"])
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.openapi = lambda: describing.describe(app)  # type: ignore[method-assign]
     return app
 
 
@@ -112,23 +86,21 @@ Admitted = Annotated[Key, Depends(_key)]
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
-    limits = FAULTS | LATE
-
-    @app.post("/v1/completions", response_model=Completion, responses=limits | STREAMED)
+    @app.post("/v1/completions", response_model=Completion, responses=describing.WRITTEN)
     async def completions(asked: CompletionRequest, request: Request, key: Admitted) -> Response:
         """Go on from a prompt: a task request through the prompt's template, or raw."""
         completing.check(asked)
         exchange = await unless_gone(request, service.begin(key, completing.question(asked)))
         return await respond(request, asked, exchange, completing.Shape(asked, exchange))
 
-    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=limits | STREAMED)
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=describing.WRITTEN)
     async def chat_completions(asked: ChatRequest, request: Request, key: Admitted) -> Response:
         """Answer a conversation; a task answers its last user message."""
         chatting.check(asked)
         exchange = await unless_gone(request, service.begin(key, chatting.question(asked)))
         return await respond(request, asked, exchange, chatting.Shape(asked, exchange))
 
-    @app.post("/v1/classify", responses=limits | {501: _fault("this engine gives no probabilities")})
+    @app.post("/v1/classify", responses=describing.CLASSIFY)
     async def classify(asked: ClassifyRequest, request: Request, key: Admitted) -> Classified:
         """The label of a text, or of many, with the probability of every label."""
         request.state.facts = {"said": partial(asked.model_dump, exclude_unset=True)}
@@ -138,12 +110,12 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
 
 def _add_library(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models", responses=FAULTS)
+    @app.get("/v1/models", responses=describing.MODELS)
     def models(key: Admitted) -> ModelList:
         """What requests may name as their model."""
         return listing.models(service, key)
 
-    @app.get("/v1/models/{model:path}", responses=FAULTS)
+    @app.get("/v1/models/{model:path}", responses=describing.MODEL)
     def model(model: str, key: Admitted) -> ModelCard:
         """One of them; versions such as routing@3 as well."""
         return listing.model(service, key, model)
@@ -151,7 +123,7 @@ def _add_library(app: FastAPI, service: Service) -> None:
     if not service.config.uploads:
         return
 
-    @app.post("/v1/prompts", status_code=201, responses=FAULTS)
+    @app.post("/v1/prompts", status_code=201, responses=describing.UPLOAD)
     def upload(asked: UploadRequest, key: Admitted) -> Uploaded:
         """Add a prompt to the library, as the next version of its name."""
         if not key.uploads:
@@ -162,35 +134,35 @@ def _add_library(app: FastAPI, service: Service) -> None:
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:
-    @app.post("/tokenize", responses=FAULTS)
+    @app.post("/tokenize", responses=describing.TOKENS)
     def tokenize(asked: TokenizeRequest) -> Tokenized:
         """The token ids of a text, or of a chat."""
         return tokenizing.tokenize(service, asked)
 
-    @app.post("/detokenize", responses=FAULTS)
+    @app.post("/detokenize", responses=describing.TOKENS)
     def detokenize(asked: DetokenizeRequest) -> Detokenized:
         """The text of token ids."""
         return tokenizing.detokenize(service, asked)
 
-    @app.get("/tokenizer_info", responses=FAULTS)
+    @app.get("/tokenizer_info", responses=describing.TOKENIZER)
     def tokenizer_info() -> TokenizerInfo:
         """The tokenizer's special tokens and chat template."""
         return tokenizing.tokenizer_info(service)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    @app.get("/health")
+    @app.get("/health", responses=describing.HEALTH)
     async def health() -> State:
         """Whether the process answers."""
         return State(status="ok")
 
-    @app.get("/ready", responses={503: {"model": State, "description": "it is closing"}})
+    @app.get("/ready", responses=describing.READY)
     async def ready(response: Response) -> State:
         """Whether requests should be sent here."""
         response.status_code = 503 if service.closing else 200
         return State(status="closing" if service.closing else "ready")
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses=FAULTS)
+    @app.get("/metrics", response_class=Response, responses=describing.METRICS)
     def metrics() -> PlainTextResponse:
         """Counts for Prometheus."""
         return PlainTextResponse(service.meters.text(), media_type="text/plain")
@@ -217,15 +189,3 @@ def _add_faults(app: FastAPI) -> None:
 def _refusal(request: Request, refused: Refused) -> JSONResponse:
     request.scope.setdefault("state", {})["code"] = refused.code
     return JSONResponse(refused.body, refused.status, refused.headers)
-
-
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description, made once; faulty fields are answered 400 like all else, so FastAPI's 422 goes."""
-    if app.openapi_schema:
-        return app.openapi_schema
-    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    for operations in found["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-    app.openapi_schema = found
-    return found

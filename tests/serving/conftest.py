@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import uvicorn
+from fastapi.routing import APIRoute
+from starlette.routing import Match
 from starlette.testclient import TestClient
 
 from epigraph.base import Base
@@ -20,6 +22,7 @@ from epigraph.engine import Engine
 from epigraph.library import Card, Library
 from epigraph.model import PromptModel, facts
 from epigraph.prompts import AnyForm, Embedded, KeyValue
+from epigraph.serve.access import GONE, Access, Visit
 from epigraph.serve.app import create_app
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.log import Log
@@ -137,6 +140,45 @@ def client(house: House) -> Iterator[TestClient]:
     service, _ = house.service()
     with TestClient(create_app(service), base_url="http://localhost") as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _described(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test is answered is an answer that the route is said to give."""
+    seen: list[tuple[Any, int]] = []
+    account = Access._account
+
+    def note(access: Access, visit: Visit) -> None:
+        account(access, visit)
+        seen.append((visit.scope, visit.status))
+
+    monkeypatch.setattr(Access, "_account", note)
+    yield
+    for scope, status in seen:
+        said = answers_of(scope)
+        assert status == GONE or said is None or str(status) in said, f"{scope['method']} {scope['path']}: {status}"
+
+
+def answers_of(scope: Any) -> Any:
+    """What the route is said to answer; None where there is no such route."""
+    app = scope["app"]
+    for route in app.routes:
+        if route.matches(scope)[0] is Match.FULL:
+            return described(app).get(f"{scope['method']} {route.path_format}")
+    return None
+
+
+_described_by_routes: dict[frozenset[str], dict[str, dict[str, Any]]] = {}
+
+
+def described(app: Any) -> dict[str, dict[str, Any]]:
+    """The answers of every route by their status, as they are described; read once for all apps with the same routes."""
+    routes = frozenset(route.path_format for route in app.routes if isinstance(route, APIRoute))
+    if routes not in _described_by_routes:
+        paths = app.openapi()["paths"].items()
+        found = {f"{method.upper()} {path}": one["responses"] for path, both in paths for method, one in both.items()}
+        _described_by_routes[routes] = found
+    return _described_by_routes[routes]
 
 
 @dataclass
