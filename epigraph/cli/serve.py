@@ -21,6 +21,7 @@ def serve(
     new_key: Annotated[str, typer.Option("--new-key", help="add a key of this name to --keys, print it and end")] = "",
     rate: Annotated[float, typer.Option("--rate", min=0.0, help="of the new key: requests a minute; 0: no bound")] = 0.0,
     prompts: Annotated[str, typer.Option("--prompts", help="of the new key: what it may use, with commas; empty: all")] = "",
+    metrics: Annotated[bool, typer.Option("--metrics", help="of the new key: it may read /metrics")] = False,
     base: BaseFlag = "default",
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -32,7 +33,7 @@ def serve(
     With --new-key it makes an API key instead; --uploads then lets that key upload prompts. --json prints what is served.
     """
     if new_key:
-        _make_key(config, new_key, rate=rate, prompts=prompts, json=json)
+        _make_key(config, new_key, rate=rate, prompts=prompts, metrics=metrics, json=json)
         return
     running = _running()
     listening = running.listen(config)  # a taken port is found before the base is loaded
@@ -50,13 +51,14 @@ def _running() -> Any:
         ) from error
 
 
-def _make_key(config: ServeConfig, name: str, *, rate: float, prompts: str, json: bool) -> None:
+def _make_key(config: ServeConfig, name: str, *, rate: float, prompts: str, metrics: bool, json: bool) -> None:
     from epigraph.serve.keys import new_key
 
     if not config.keys:
         raise ConfigError("--new-key was given without --keys.", "Name the file: --keys keys.toml.")
     allowed = tuple(one.strip() for one in prompts.split(",") if one.strip())
-    token = new_key(Path(config.keys), name, rate=rate or None, prompts=allowed, uploads=config.uploads)
+    may = {"uploads": config.uploads, "metrics": metrics}
+    token = new_key(Path(config.keys), name, rate=rate or None, prompts=allowed, **may)
     if json:
         print_json({"name": name, "key": token, "file": config.keys})
         return

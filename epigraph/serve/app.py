@@ -163,8 +163,15 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return State(status="closing" if service.closing else "ready")
 
     @app.get("/metrics", response_class=Response, responses=describing.METRICS)
-    def metrics() -> PlainTextResponse:
-        """Counts for Prometheus."""
+    def metrics(key: Admitted) -> PlainTextResponse:
+        """Counts for Prometheus, of all keys together."""
+        if not key.metrics:
+            raise Refused(
+                403,
+                "this key may not read /metrics: it counts what all keys have asked.",
+                "Make one that may: epigraph serve --keys FILE --new-key NAME --metrics",
+                code="metrics_not_allowed",
+            )
         return PlainTextResponse(service.meters.text(), media_type="text/plain")
 
 

@@ -5,6 +5,7 @@
     rate = 60                       # requests a minute; left out: no bound
     prompts = ["routing", "faq-*"]  # names, versions or patterns, "base" for the bare base; left out: all
     uploads = true                  # may add prompts; left out: may not
+    metrics = true                  # may read /metrics, which counts the requests of all keys; left out: may not
 
 The file is looked at again whenever it changes, so a key is revoked by deleting its lines; without the last of them, or without
 the file, nobody is let in. While the file is faulty the keys from before hold, and the log says so. All digests are compared,
@@ -32,6 +33,14 @@ from epigraph.serve.faults import Refused
 
 PREFIX = "ep-"
 MINUTE = 60.0
+FIELDS: dict[str, tuple[type, ...]] = {
+    "sha256": (str,),
+    "rate": (int, float),
+    "prompts": (list,),
+    "uploads": (bool,),
+    "metrics": (bool,),
+}
+"""What an entry may say, and as what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +52,7 @@ class Key:
     rate: float | None = None
     prompts: tuple[str, ...] = ()
     uploads: bool = False
+    metrics: bool = False
 
     def may_use(self, reference: str | None) -> bool:
         """Whether the prompt (None: the bare base) is allowed."""
@@ -58,7 +68,7 @@ class Key:
             )
 
 
-ANYBODY = Key(name="", uploads=True)
+ANYBODY = Key(name="", uploads=True, metrics=True)
 """Who asks where there are no keys: the server is reached from this machine alone."""
 
 
@@ -133,13 +143,12 @@ def read_keys(path: Path, *, least: int = 1) -> tuple[Key, ...]:
 
 
 def _read(path: Path, name: str, entry: Any) -> Key:
-    known: dict[str, tuple[type, ...]] = {"sha256": (str,), "rate": (int, float), "prompts": (list,), "uploads": (bool,)}
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{path}: keys.{name} is no table.")
     for field, value in entry.items():
-        if field not in known or not isinstance(value, known[field]) or (field == "rate" and isinstance(value, bool)):
+        if field not in FIELDS or not isinstance(value, FIELDS[field]) or (field == "rate" and isinstance(value, bool)):
             raise ConfigError(
-                f"{path}: keys.{name} has {field}, which is unknown or of another kind.", f"Known are {', '.join(known)}."
+                f"{path}: keys.{name} has {field}, which is unknown or of another kind.", f"Known are {', '.join(FIELDS)}."
             )
     digest = str(entry.get("sha256", "")).lower()
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
@@ -150,11 +159,18 @@ def _read(path: Path, name: str, entry: Any) -> Key:
     prompts = tuple(str(one) for one in entry.get("prompts", ()))
     if "prompts" in entry and not prompts:
         raise ConfigError(f"{path}: keys.{name} allows no prompt at all.", "Leave prompts out to allow every one.")
-    return Key(name=name, digest=digest, rate=rate, prompts=prompts, uploads=bool(entry.get("uploads", False)))
+    may = {what: bool(entry.get(what, False)) for what in ("uploads", "metrics")}
+    return Key(name=name, digest=digest, rate=rate, prompts=prompts, **may)
 
 
 def new_key(
-    path: Path, name: str, *, rate: float | None = None, prompts: tuple[str, ...] = (), uploads: bool = False
+    path: Path,
+    name: str,
+    *,
+    rate: float | None = None,
+    prompts: tuple[str, ...] = (),
+    uploads: bool = False,
+    metrics: bool = False,
 ) -> str:
     """Add a key to the file (made if it is not there, readable by its owner alone) and return it: it is not kept."""
     check_name(name, "key's name")
@@ -163,6 +179,7 @@ def new_key(
     entry |= {"rate": rate} if rate is not None else {}
     entry |= {"prompts": list(prompts)} if prompts else {}
     entry |= {"uploads": True} if uploads else {}
+    entry |= {"metrics": True} if metrics else {}
     path = path.expanduser().absolute()
     with storing(f"key {name!r}", path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
 """What Prometheus reads at /metrics: requests, tokens, seconds, and the backend's load. Names of users or prompts are not in it.
+It counts all keys together, so where there are keys only those may read it that are allowed to (``metrics`` in ``keys.py``).
 
 A registry of its own: two servers in one process do not mix.
 """

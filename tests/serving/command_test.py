@@ -56,6 +56,9 @@ def test_a_key_is_made_and_shown_once(cli: Any, tmp_path: Path) -> None:
     plain = cli("serve", "--keys", file, "--new-key", "bob", "--uploads")
     assert plain.out.startswith("ep-")
     assert "uploads = true" in file.read_text()
+    assert "metrics" not in file.read_text()
+    assert cli("serve", "--keys", file, "--new-key", "prometheus", "--metrics").code == 0
+    assert "metrics = true" in file.read_text()
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ class Provoked:
     def by_429(self) -> Any:
         token = new_key(self.folder / "keys.toml", "rare", rate=0.5)
         with self.client(keys=str(self.folder / "keys.toml")) as (client, _):
-            headers = {"authorization": f"Bearer {token}"}
+            headers = {"authorization": f"Bearer {token}"}  # whatever it may do, it may not do so often
             self.ask(client, headers=headers)
             return self.ask(client, headers=headers)
 

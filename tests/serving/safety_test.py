@@ -421,6 +421,22 @@ def test_a_key_must_be_allowed_to_upload(own_house: House, keys: tuple[Path, dic
         assert client.post("/v1/prompts", json=body, headers=bearer(tokens["all"])).status_code == 201
 
 
+def test_what_all_keys_have_asked_is_read_with_a_key_for_it_alone(
+    own_house: House, keys: tuple[Path, dict[str, str]]
+) -> None:
+    """Every key read how much all others had asked, wrote and were refused."""
+    file, tokens = keys
+    service, _ = own_house.service(keys=str(file))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        assert client.get("/metrics").status_code == 401
+        answer = client.get("/metrics", headers=bearer(tokens["all"]))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "metrics_not_allowed")
+        reader = bearer(new_key(file, "prometheus", metrics=True))  # a running server notices
+        answer = client.get("/metrics", headers=reader)
+        assert answer.status_code == 200
+        assert 'epigraph_refused_total{code="metrics_not_allowed"} 1.0' in answer.text
+
+
 # ---- what is written down --------------------------------------------------------------------------------------------
 
 
