@@ -1,4 +1,9 @@
-"""What distilling chooses when it is not told: every derived value keeps its reason."""
+"""What distilling chooses when it is not told: every derived value keeps its reason.
+
+Rates are not those of a tuning: soft labels of a few hundred texts are learned by heart at the rate at which a tuning learns hard ones
+(SST-2, 40 examples into 16 vectors, 255 texts: kappa .547 at 0.1, .637 at 0.02, the divergence on training texts a hundredth of that on
+others). What is left of the gap is a matter of texts, so that passes are as few as the texts are many.
+"""
 
 import math
 from collections.abc import Mapping
@@ -13,9 +18,10 @@ from epigraph.tasks.task import Task
 from epigraph.tuning.loop import Settings
 
 TEXTS_SEEN = {True: 2500, False: 6000}  # by whether the task writes
+FEWEST_EPOCHS, MOST_EPOCHS = {True: 3, False: 4}, 20
+RATES = {"kv": 0.02, "sink": 0.02}
 DEFAULT_LENGTH = 16
 AS_IT_STANDS = "template"
-FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +81,17 @@ def choose(
             if plain
             else "keys and values, the first position frozen, since attention rests on it"
         )
-    seen = TEXTS_SEEN[task.writes]
-    epochs = config.epochs or max(FEWEST_EPOCHS, min(MOST_EPOCHS, math.ceil(seen / max(1, texts))))
+    seen, fewest = TEXTS_SEEN[task.writes], FEWEST_EPOCHS[task.writes]
+    epochs = config.epochs or max(fewest, min(MOST_EPOCHS, math.ceil(seen / max(1, texts))))
     if config.epochs is None:
-        reasons["epochs"] = f"at most {epochs}: {seen:,} texts seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
+        reasons["epochs"] = f"at most {epochs}: {seen:,} texts seen or more, {fewest} to {MOST_EPOCHS} passes"
+    if config.rate is None:
+        own = "distilling's own, below that of tune" if kind in RATES else "the default"
+        reasons["rate"] = f"{own} for {kind}, in units of the start's rms"
     loop = Settings(
         epochs=epochs,
         batch=config.batch,
-        rate=config.rate or KINDS[kind].default_rate,
+        rate=config.rate or RATES.get(kind, KINDS[kind].default_rate),
         warmup=config.warmup,
         clip=config.clip,
         patience=config.patience,

@@ -155,7 +155,10 @@ def run_job(
 
 def _check_flags(job: DistillJob) -> None:
     if not job.texts:
-        raise InputError("no texts were given to learn from.", "Give a file with --texts; its rows need no labels.")
+        raise InputError(
+            "no texts were given to learn from.",
+            "Give a file with --texts; its rows need no labels, and the more there are, the better. The task's own file will do.",
+        )
     given = [flag for flag, value in (("--teacher-url", job.url), ("a stored prompt", job.prompt)) if value]
     if len(given) > 1 or (job.url and job.teacher):
         raise InputError("more than one teacher was given.", "Give one: a hard prompt, --from, --teacher or --teacher-url.")

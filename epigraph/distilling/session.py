@@ -54,6 +54,7 @@ from epigraph.tuning.state import load_states
 from epigraph.tuning.surroundings import Surroundings
 
 FEWEST_TEXTS = 8
+MOST_VALIDATION = 256  # texts: of many, every validation read a seventh
 Pairs = list[tuple[Row, Taught]]
 
 
@@ -160,7 +161,8 @@ def divide(texts: Sequence[Row], tests: Sequence[Row], config: DistillConfig) ->
     held = list(tests)
     if not held:
         rows, held, _ = split_validation(rows, share=config.holdout, seed=config.seed, labels=False)
-    train, validation, _ = split_validation(rows, share=config.validation, seed=config.seed + 1, labels=False)
+    share = min(config.validation, MOST_VALIDATION / len(rows)) if rows else config.validation
+    train, validation, _ = split_validation(rows, share=share, seed=config.seed + 1, labels=False)
     if not held or not validation:
         raise DataError(
             f"of {len(texts)} texts none is left to {'stop by' if held else 'measure on'}.",

@@ -32,13 +32,15 @@ class DistillConfig:
     )
     shots: int = setting(0, "examples that the teacher reads before a text, labels in turn; 0: none")
     epochs: int | None = setting(None, "the most passes over the texts; by default by their number")
-    rate: float | None = setting(None, "learning rate in units of the start's rms; by default by kind")
+    rate: float | None = setting(
+        None, "learning rate in units of the start's rms; by default by kind, for keys and values below that of tune"
+    )
     batch: int = setting(16, "texts a step")
     seed: int = setting(0, "seed of examples, start, split and order")
     warmup: float = setting(0.1, "share of the steps in which the rate rises")
     clip: float = setting(1.0, "largest norm of a step's gradient")
     patience: int = setting(6, "validations without a smaller divergence before it stops")
-    validation: float = setting(0.15, "share of the texts on which it is chosen where to stop")
+    validation: float = setting(0.15, "share of the texts, at most 256 of them, on which it is chosen where to stop")
     holdout: float = setting(0.2, "share of the texts kept for the agreement where there is no --test")
     top: int = setting(32, "tokens kept of the teacher's distribution at each place of an answer")
     strict: bool = setting(False, "any faulty row ends the command")

@@ -9,6 +9,7 @@ A model with a classification head of its own is in ``classifier``, one at an ad
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,7 +28,7 @@ from epigraph.tasks.encode import Encoded
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
 
-TOGETHER = 64  # rows between two saves
+TOGETHER = {True: 64, False: 256}  # rows between two saves, by whether the task writes
 
 
 @runtime_checkable
@@ -67,7 +68,16 @@ class BaseTeacher:
     shown: Sequence[Row] = ()
     is_prompt: bool = False  # a stored prompt: its vectors can be carried to the student's base
     top: int = 32
-    together: int = TOGETHER
+
+    @property
+    def together(self) -> int:
+        """Rows that are asked at once: of many, those of a length share a pass."""
+        return TOGETHER[self.solver.task.writes]
+
+    @cached_property
+    def reader(self) -> PromptedBase:
+        """The solver with what stands before every row read, once for all rows."""
+        return with_prefix_read(self.solver)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -92,7 +102,7 @@ class BaseTeacher:
 
     def teach(self, rows: Sequence[Row]) -> list[Taught]:
         """The answers to these rows."""
-        solver = with_prefix_read(self.solver)
+        solver = self.reader
         if solver.task.writes:
             return self._write(solver, solver.encode(rows))
         own = list(solver.task.labels)
