@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from epigraph.tasks.task import Task
 from epigraph.tuning import Surroundings, TuneResult, tune
 
 NAME = "demo-critics"
+INSTRUCTION = "Fresh or rotten?"  # as one would write it by hand
 ROWS, NEW = 1000, 3
 LONGEST = 60  # characters: short sentences, so that three passes over them take a minute on two cores
 SHORT = TuneConfig(epochs=3, batch=32, budget="1", validation=0.15, readings=1)  # rows used once, read once: soon over
@@ -41,7 +42,10 @@ class DemoResult:
     few_shot: Scores | None
     few_shot_name: str
     predictions: list[dict[str, Any]]
+    set_up_seconds: float
+    """Fetching and verifying the base and the data, preparing the base, loading it."""
     seconds: float
+    """All after that."""
     folder: Path
 
     @property
@@ -51,6 +55,7 @@ class DemoResult:
             "prompt": self.card.reference,
             "few_shot": None if self.few_shot is None else self.few_shot.json | {"method": self.few_shot_name},
             "predictions": self.predictions,
+            "set_up_seconds": round(self.set_up_seconds, 1),
             "demo_seconds": round(self.seconds, 1),
         }
 
@@ -59,10 +64,11 @@ def run_demo(library: Path, *, note: Note, around: Surroundings, rows: int = ROW
     """Run the whole demo and leave its CSV files and prompt in ``library``'s folder."""
     started = time.monotonic()
     train_file, test_file, new = _write_files(library.parent / "demo-data", rows, note)
-    task = Task.from_file(train_file, test=test_file)
+    task = replace(Task.from_file(train_file, test=test_file), instruction=INSTRUCTION, instruction_generated=False)
     base = load_base(note=note)
     note(f"{base.name} in {base.precision.name}: {base.precision.reason}")
     engine = Engine(base)
+    ready = time.monotonic()
     tuned = tune(base, task, SHORT, name=NAME, engine=engine, around=around)
     few, few_name = _few_shot(engine, tuned, task, note)
     stored = tuned.prompt.stored
@@ -75,7 +81,8 @@ def run_demo(library: Path, *, note: Note, around: Surroundings, rows: int = ROW
         few_shot=few,
         few_shot_name=few_name,
         predictions=predictions,
-        seconds=time.monotonic() - started,
+        set_up_seconds=ready - started,
+        seconds=time.monotonic() - ready,
         folder=train_file.parent,
     )
 

@@ -34,7 +34,8 @@ def _show(result: "DemoResult", library: str) -> None:
     print_table("", [f"{tuned.scores['rows']} held-out sentences, 95% intervals", *(METRIC_NAMES[m] for m in metrics)], rows)
     cost = tuned.cost
     print(
-        f"tuned in {cost['seconds']:.0f} s on 1,000 sentences: {size_text(cost['kept_bytes'])} kept; whole demo {result.seconds:.0f} s\n"
+        f"set up in {result.set_up_seconds:.0f} s; tuned in {cost['seconds']:.0f} s on 1,000 sentences: "
+        f"{size_text(cost['kept_bytes'])} kept; whole demo {result.seconds:.0f} s after set-up\n"
     )
     for prediction in result.predictions:
         label, text = prediction["label"], next(iter(prediction["fields"].values()))

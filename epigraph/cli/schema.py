@@ -111,7 +111,9 @@ _CAUSES = {"type": "array", "items": _object({"section": TEXT, "reason": TEXT})}
 ERROR = _object({"type": TEXT, "message": TEXT, "hint": TEXT})
 SCHEMAS = {
     "tune": _object(TUNE),
-    "demo": _object(TUNE | {"predictions": {"type": "array"}, "demo_seconds": NUMBER}, {"few_shot": _MAP}),
+    "demo": _object(
+        TUNE | {"predictions": {"type": "array"}, "set_up_seconds": NUMBER, "demo_seconds": NUMBER}, {"few_shot": _MAP}
+    ),
     "evaluate": _object(
         SCORED | {"warnings": _TEXTS},
         {
