@@ -58,7 +58,7 @@ def _shortcuts(found: Shortcuts) -> list[Caution]:
     if not words:
         return []
     said = "; ".join(
-        f"{w.spelled!r} multiplies the odds of {w.label!r} by {math.exp(min(w.adds, 20)):.1f} and turns {w.flips.value:.0%} of the "
+        f"{w.named} multiplies the odds of {w.label!r} by {math.exp(min(w.adds, 20)):.1f} and turns {w.flips.value:.0%} of the "
         f"other answers ({w.why})"
         for w in words
     )

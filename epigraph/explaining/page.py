@@ -147,7 +147,13 @@ def _sensitivity(found: Sensitivity) -> dict[str, Markup]:
 
 def _shortcuts(found: Shortcuts) -> dict[str, Markup]:
     bars = [
-        bar_of(f"{w.spelled} → {w.label}", w.flips, strong=bool(w.why), said=f"{w.flips.value:.0%}") for w in found.words
+        bar_of(
+            f"{w.spelled}{f' ({w.field})' if w.field else ''} → {w.label}",
+            w.flips,
+            strong=bool(w.why),
+            said=f"{w.flips.value:.0%}",
+        )
+        for w in found.words
     ]
     bars.append(bar_of("words drawn at random", found.ordinary, said=f"{found.ordinary.value:.0%}"))
     return {"shortcuts": draw_bars("Share of other answers that one word turns", bars, least=0, most=1)}

@@ -1,4 +1,4 @@
-"""Single words that decide: put into rows that lack them, and taken out of rows that have them.
+"""Single words that decide: put into rows that lack them, and taken out of rows that have them, in every text of a row by itself.
 
     adds(w, label)  = mean over rows of   log-odds(label | row with w put in) − log-odds(label | row)      nats
     flips(w, label) = share of rows with another answer that get ``label`` once w is put in
@@ -36,7 +36,8 @@ from epigraph.engine.inspection import Look, inspect, label_tail, tree_scores
 from epigraph.errors import Unsupported
 from epigraph.explaining.case import Case, share
 from epigraph.explaining.judged import is_right, said
-from epigraph.explaining.words import begins_word, longest_field, place_of, put_in, spellings, take_out, with_text, words_of
+from epigraph.explaining.told import SUPPORT, Mark, Read, Told, associated
+from epigraph.explaining.words import begins_word, place_of, put_in, spellings, take_out, with_text
 from epigraph.methods import judge
 from epigraph.metrics import Interval
 from epigraph.tasks.row import Row
@@ -45,33 +46,19 @@ TRIED, CONTROLS, MEASURED, OFFERED = 10, 16, 8, 4
 FIRST_ROWS, ROWS, CONTROL_ROWS = 8, 32, 16
 FEWEST_CONTROLS, LEAST_SPREAD = 5, 0.01
 LEAST_ADDED, LEAST_FLIPS, SURE_FLIPS, ALPHA = 0.5, 0.25, 0.4, 0.01
-COMMON, COMMON_ROWS, BELIEVED, SUPPORT = 0.15, 8, 0.8, 0.1
+COMMON_ROWS = 8
 GRADIENT_ROWS, GRADIENT_TOKENS, GRADIENT_LABELS = 4, 4, 4
 BY_GRADIENT = "the gradient points to it"
 PLACEHOLDER = " the"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """How far a word alone tells the label in some rows: ``share`` of the rows have it, ``purity`` of these have the label."""
-
-    rows: int
-    share: float
-    purity: float
-    prior: float
-    where: str
-
-    @property
-    def decides(self) -> bool:
-        """Whether many rows could be answered by the word alone."""
-        return self.share >= COMMON and self.purity >= max(BELIEVED, self.prior + SUPPORT)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Word:
-    """What one word does. ``word`` is in lower case, ``spelled`` as the texts mostly have it and as it was put in. ``adds`` nats to
-    ``label`` with the p-value of a word drawn at random adding as much; ``flips`` of ``tried`` rows with another answer; ``rows`` have
-    it, ``answered`` and ``true`` (None where not known) of these with the label. ``why`` is empty where it is no shortcut."""
+    """What one word does in one text of the rows, ``field`` ("" where they have only one).
+
+    ``word`` is in lower case, ``spelled`` as the texts mostly have it and as it was put in. ``adds`` nats to ``label`` with the p-value of
+    a word drawn at random adding as much; ``flips`` of ``tried`` rows with another answer; ``rows`` have it, ``answered`` and ``true``
+    (None where not known) of these with the label. ``why`` is empty where it is no shortcut."""
 
     word: str
     label: str
@@ -89,6 +76,12 @@ class Word:
     told: Told | None
     spelled: str
     why: str = ""
+    field: str = ""
+
+    @property
+    def named(self) -> str:
+        """The word as it is spelled, with the text that it stands in where there are several."""
+        return f"{self.spelled!r} in {self.field!r}" if self.field else repr(self.spelled)
 
     @property
     def seriousness(self) -> float:
@@ -113,28 +106,32 @@ class Shortcuts:
 
 def measure_shortcuts(case: Case, train: Sequence[Row] = ()) -> Shortcuts:
     """Try many words on few rows, and measure those that add most. ``train`` are the training rows where they are known."""
-    given, trained = _read(case, case.rows, "rows given"), _read(case, train, "training rows")
-    has = [set(words) for words in given.words]
-    candidates = _candidates(case, has, trained)
+    fields = case.model.task.template.fields
+    given, trained = Read.of(case.rows, fields, "rows given"), Read.of(train, fields, "training rows")
+    candidates = _candidates(case, given, trained)
     rng = random.Random(case.config.seed)
     order = rng.sample(range(len(case.rows)), len(case.rows))
     first, later = order[:FIRST_ROWS], order[FIRST_ROWS : FIRST_ROWS + ROWS]
     apart = len(later) >= FIRST_ROWS
     later = later if apart else order[:ROWS]
-    spelled, known = spellings([*given.texts, *trained.texts]), [*given.words, *trained.words]
-    ways = {word: _Way(word, spelled.get(word, word), place_of(known, word)) for word in candidates}
-    ordinary_ways = [_Way(w, spelled.get(w, w), place_of(given.words, w)) for w in _controls(has, set(candidates), rng)]
-    controls = [_put(case, has, way, later[:CONTROL_ROWS]) for way in ordinary_ways]
+    way_of = _Ways(given, trained)
+    ways = {mark: way_of(mark) for mark in candidates}
+    controls = [
+        _put(case, given, way_of(mark), later[:CONTROL_ROWS]) for mark in _controls(given.marks, set(candidates), rng)
+    ]
     ordinary = np.array([c.most for c in controls])
-    tried: dict[str, float] = {}
-    for word, way in ways.items():
+    tried: dict[Mark, float] = {}
+    for mark, way in ways.items():
         if case.clock.over and tried:
             break
-        tried[word] = _put(case, has, way, first).most
-    offered = [word for word in tried if _offered(case, word, (trained, given))][:OFFERED]
-    chosen = list(dict.fromkeys([*offered, *sorted(tried, key=lambda w: -tried[w])]))[:MEASURED]
-    found = [_measure(case, has, ways[word], later, candidates[word]) for word in chosen]
-    judged = [_judged(word, ordinary, len(chosen), (trained, given)) for word in found]
+        tried[mark] = _put(case, given, way, first).most
+    offered = [mark for mark in tried if _offered(case, mark, (trained, given))][:OFFERED]
+    chosen = list(dict.fromkeys([*offered, *sorted(tried, key=lambda m: -tried[m])]))[:MEASURED]
+    found = [_measure(case, given, ways[mark], later, candidates[mark]) for mark in chosen]
+    judged = [
+        _judged(word, ordinary, len(chosen), [p.told(m, word.label) for p in (trained, given)])
+        for m, word in zip(chosen, found, strict=True)
+    ]
     judged.sort(key=lambda w: -w.seriousness)
     rows = f"{len(later)} other rows" if apart else f"{len(later)} rows, these among them, since there are so few"
     few = "" if len(controls) >= FEWEST_CONTROLS else " These are too few to say of any word that it does more than others."
@@ -148,83 +145,31 @@ def measure_shortcuts(case: Case, train: Sequence[Row] = ()) -> Shortcuts:
     )
 
 
-@dataclass(frozen=True)
-class _Read:
-    """Rows as their texts, the words of these, and their truths where they say any."""
-
-    where: str
-    texts: list[str]
-    words: list[list[str]]
-    truth: list[str | None]
-
-    def told(self, word: str, label: str) -> Told:
-        """How far the word alone tells this label, among the rows that say a truth."""
-        known = [
-            (word in words, truth == label) for words, truth in zip(self.words, self.truth, strict=True) if truth is not None
-        ]
-        inside = [right for has, right in known if has]
-        return Told(
-            rows=len(inside),
-            share=len(inside) / max(1, len(known)),
-            purity=sum(inside) / max(1, len(inside)),
-            prior=sum(right for _, right in known) / max(1, len(known)),
-            where=self.where,
-        )
-
-
-def _read(case: Case, rows: Sequence[Row], where: str) -> _Read:
-    fields = case.model.task.template.fields
-    texts = [row.fields[longest_field(row, fields)] for row in rows]
-    return _Read(where, texts, [words_of(text) for text in texts], [row.target for row in rows])
-
-
-def _candidates(case: Case, has: Sequence[set[str]], trained: _Read) -> dict[str, str]:
-    """Word → how it was found, at most ``TRIED`` from each source."""
-    found: dict[str, str] = {}
+def _candidates(case: Case, given: Read, trained: Read) -> dict[Mark, str]:
+    """Word and text → how it was found, at most ``TRIED`` from each source."""
+    found: dict[Mark, str] = {}
     answers = [said(answer) for answer in case.answers]
-    sources = [("it goes with the answers", associated(has, answers))]
+    sources = [("it goes with the answers", associated(given.marks, answers))]
     if case.labelled:
         beyond = ["" if is_right(row, answer) else answer for row, answer in zip(case.rows, answers, strict=True)]
-        sources.append(
-            ("it goes with the wrong answers", associated([has[i] for i in case.known], [beyond[i] for i in case.known]))
-        )
-    if trained.words:
-        going = associated([set(words) for words in trained.words], [truth or "" for truth in trained.truth])
+        known = [given.marks[i] for i in case.known]
+        sources.append(("it goes with the wrong answers", associated(known, [beyond[i] for i in case.known])))
+    if trained.marks:
+        going = associated(trained.marks, [truth or "" for truth in trained.truth])
         sources.append(("it goes with the labels of the training rows", going))
-    for how, going in sources:
-        for word in going[:TRIED]:
-            found.setdefault(word, how)
-    for word in _by_gradient(case):
-        found.setdefault(word, BY_GRADIENT)
+    for how, marks in sources:
+        for mark in marks[:TRIED]:
+            found.setdefault(mark, how)
+    for field in given.texts:
+        for word in _by_gradient(case, field):
+            found.setdefault(Mark(word, field), BY_GRADIENT)
     return found
 
 
-def associated(has: Sequence[set[str]], answers: Sequence[str]) -> list[str]:
-    """Words by how much their presence tells of the answer (mutual information), the most first; words of one row left out."""
-    total, with_word = Counter(answers), dict[str, Counter[str]]()
-    for words, answer in zip(has, answers, strict=True):
-        for word in words:
-            with_word.setdefault(word, Counter())[answer] += 1
-    rows = len(has)
-    gains = {}
-    for word, inside in with_word.items():
-        n = inside.total()
-        if max(2, 0.005 * rows) <= n < rows:
-            outside = total - inside
-            gains[word] = sum(_told_by(part, total, rows) for part in (inside, outside))
-    return sorted(gains, key=lambda w: -gains[w])
-
-
-def _told_by(part: Counter[str], total: Counter[str], rows: int) -> float:
-    """What being in this part of the rows tells of the answer, in nats."""
-    n = part.total()
-    return sum(count / rows * math.log(count / n / (total[answer] / rows)) for answer, count in part.items())
-
-
-def _by_gradient(case: Case) -> list[str]:
-    """Single tokens that, put behind the text, would raise a label's probability most to first order."""
+def _by_gradient(case: Case, field: str) -> list[str]:
+    """Single tokens that, put behind this text of the rows, would raise a label's probability most to first order."""
     try:
-        gradients = _slot_gradients(case)
+        gradients = _slot_gradients(case, field)
     except Unsupported:
         return []
     base = case.engine.base
@@ -240,14 +185,13 @@ def _by_gradient(case: Case) -> list[str]:
     return found
 
 
-def _slot_gradients(case: Case) -> list[torch.Tensor]:
-    """For every label (of the first few) the mean gradient of its log-probability at a token put behind the text [H]."""
-    engine, tree, fields = case.engine, case.method.tree, case.model.task.template.fields
+def _slot_gradients(case: Case, field: str) -> list[torch.Tensor]:
+    """For every label (of the first few) the mean gradient of its log-probability at a token put behind this text [H]."""
+    engine, tree = case.engine, case.method.tree
     labels = range(min(GRADIENT_LABELS, len(case.labels)))
     sums = [torch.zeros(engine.base.hidden, device=engine.base.device) for _ in labels]
     for row in case.rows[:GRADIENT_ROWS]:
-        field = longest_field(row, fields)
-        longer = with_text(row, field, row.fields[field].rstrip() + PLACEHOLDER)
+        longer = with_text(row, field, row.fields.get(field, "").rstrip() + PLACEHOLDER)
         (before,), (after,) = case.method.encode([row]), case.method.encode([longer])
         ids, old = [t for s in after.segments for t in s], [t for s in before.segments for t in s]
         slot = next((i for i, (a, b) in enumerate(zip(ids, old, strict=False)) if a != b), len(old) - 1)
@@ -269,8 +213,8 @@ def _column(ids: Sequence[int], slot: int) -> int:
     return [i for i, token in enumerate(ids) if token >= 0][slot]
 
 
-def _controls(has: Sequence[set[str]], taken: set[str], rng: random.Random) -> list[str]:
-    counts = Counter(word for each in has for word in each)
+def _controls(has: Sequence[set[Mark]], taken: set[Mark], rng: random.Random) -> list[Mark]:
+    counts = Counter(mark for each in has for mark in each)
     ordinary = sorted(w for w, n in counts.items() if w not in taken and n >= 2) or sorted(set(counts) - taken)
     return rng.sample(ordinary, min(CONTROLS, len(ordinary)))
 
@@ -293,19 +237,31 @@ class _Effect:
 class _Way:
     """How a word is put in: spelled and placed as the texts have it."""
 
-    word: str
+    mark: Mark
     spelled: str
     place: float
 
 
-def _put(case: Case, has: Sequence[set[str]], way: _Way, among: Sequence[int]) -> _Effect:
+class _Ways:
+    """How words are put in, as these rows have them."""
+
+    def __init__(self, *parts: Read) -> None:
+        self.parts = parts
+        self.spelled = spellings([text for part in parts for texts in part.texts.values() for text in texts])
+
+    def __call__(self, mark: Mark) -> _Way:
+        place = place_of([words for part in self.parts for words in part.words[mark.field]], mark.word)
+        return _Way(mark, self.spelled.get(mark.word, mark.word), place)
+
+
+def _put(case: Case, given: Read, way: _Way, among: Sequence[int]) -> _Effect:
     """What the word does in those of these rows that lack it."""
-    lacking = [i for i in among if way.word not in has[i]]
+    lacking = [i for i in among if way.mark not in given.marks[i]]
     if not lacking:
         return _Effect(np.zeros((0, len(case.labels))), 0, [])
     with case.engine.store.passing():
         after = case.method.probabilities(
-            [_changed(case, i, lambda text: put_in(text, way.spelled, way.place)) for i in lacking]
+            [_changed(case, i, way.mark.field, lambda text: put_in(text, way.spelled, way.place)) for i in lacking]
         )
     shifts = _log_odds(after) - _log_odds(case.probabilities[lacking])
     label = int(shifts.mean(0).argmax())
@@ -319,19 +275,19 @@ def _log_odds(p: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
     return np.asarray(np.log(p) - np.log(1 - p))
 
 
-def _changed(case: Case, number: int, change: Callable[[str], str]) -> Row:
+def _changed(case: Case, number: int, field: str, change: Callable[[str], str]) -> Row:
     row = case.rows[number]
-    field = longest_field(row, case.model.task.template.fields)
-    return with_text(row, field, change(row.fields[field]) or "-")
+    return with_text(row, field, change(row.fields.get(field, "")) or "-")
 
 
-def _measure(case: Case, has: Sequence[set[str]], way: _Way, among: Sequence[int], found_by: str) -> Word:
+def _measure(case: Case, given: Read, way: _Way, among: Sequence[int], found_by: str) -> Word:
     """What the word does on these rows."""
-    word, effect = way.word, _put(case, has, way, among)
+    mark, effect = way.mark, _put(case, given, way, among)
+    word, field, has = mark.word, mark.field, given.marks
     label = case.labels[effect.label]
-    having = [i for i in range(len(has)) if word in has[i]]
+    having = [i for i in range(len(has)) if mark in has[i]]
     some = having[:ROWS]
-    without = case.answers_to([_changed(case, i, lambda text: take_out(text, word)) for i in some]) if some else ()
+    without = case.answers_to([_changed(case, i, field, lambda text: take_out(text, word)) for i in some]) if some else ()
     gone = [a != case.answers[i] for i, a in zip(some, without, strict=True)]
     return Word(
         word=word,
@@ -344,11 +300,12 @@ def _measure(case: Case, has: Sequence[set[str]], way: _Way, among: Sequence[int
         hangs=(sum(gone) / len(gone) if gone else 0.0) * len(having) / len(has),
         rows=len(having),
         answered=_part([case.answers[i] == label for i in having]),
-        true=_part([case.truth[i] == label for i in case.known if word in has[i]]),
+        true=_part([case.truth[i] == label for i in case.known if mark in has[i]]),
         place=way.place,
         found_by=found_by,
         told=None,
         spelled=way.spelled,
+        field=field if len(given.texts) > 1 else "",
     )
 
 
@@ -356,17 +313,16 @@ def _part(flags: Sequence[bool]) -> float | None:
     return sum(flags) / len(flags) if flags else None
 
 
-def _judged(word: Word, ordinary: Float[np.ndarray, "K"], tried: int, parts: Sequence[_Read]) -> Word:
+def _judged(word: Word, ordinary: Float[np.ndarray, "K"], tried: int, told: Sequence[Told]) -> Word:
     """The word with its p-value, what it tells by itself, and the reason why it is suspicious, if it is."""
-    told = [part.told(word.word, word.label) for part in parts]
     p = min(1.0, tried * beyond_others(word.adds, ordinary))
     judged = replace(word, p=p, told=next((t for t in told if t.decides), None))
     return replace(judged, why=_suspicion(judged, told))
 
 
-def _offered(case: Case, word: str, parts: Sequence[_Read]) -> bool:
+def _offered(case: Case, mark: Mark, parts: Sequence[Read]) -> bool:
     """Whether the rows could be answered by this word alone, for any label."""
-    return any(part.told(word, label).decides for part in parts for label in case.labels)
+    return any(part.told(mark, label).decides for part in parts for label in case.labels)
 
 
 def beyond_others(adds: float, ordinary: Float[np.ndarray, "K"]) -> float:

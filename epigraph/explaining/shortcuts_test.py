@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from epigraph.explaining.shortcuts import LEAST_ADDED, Told, Word, _suspicion, beyond_others, measure_shortcuts
+from epigraph.explaining.shortcuts import LEAST_ADDED, Word, _suspicion, beyond_others, measure_shortcuts
+from epigraph.explaining.told import Told
 from epigraph.explaining.toys_test import toy_case, toy_rows
 from epigraph.metrics import Interval
 

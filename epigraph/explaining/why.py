@@ -8,10 +8,11 @@ Sources: Sundararajan et al. 2017, section 3 (https://arxiv.org/abs/1703.01365);
 (https://arxiv.org/abs/1612.08220). x̄ is the mean of the embedding table for tokens and vectors, zero for keys and values. The gap of
 the sum is reported: it says how far the integral is from exact. Where answers are written, F is the log-probability of the first token.
 
-The nearest examples (training rows where they are known) are those whose frozen state (the last layer's at the last token, the mean
-taken off) has the largest cosine: what the base itself finds alike, whatever the prompt.
+The nearest examples (training rows where they are known, at most 2,000 of them, drawn at random) are those whose frozen state (the last
+layer's at the last token, the mean taken off) has the largest cosine: what the base itself finds alike, whatever the prompt.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ from epigraph.tasks.encode import Encoded
 from epigraph.tasks.row import Row
 
 STEPS, TOGETHER = 16, 8
-NEAREST = 5
+NEAREST, LOOKED_AT = 5, 2000  # rows; of more the states take minutes to read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ def explain_answer(case: Case, row: Row, among: Sequence[Row] = (), source: str 
         raise Unsupported(
             "contributions need a look into the attention, which a base that is run by plain concatenation does not give."
         )
+    among, source = _some(among, source, case.config.seed)
     margin = Margin(case, row)
     integrated, total = _integrate(margin)
     left_out = _leave_out(margin)
@@ -204,6 +206,13 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     if len(a) < 2 or a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def _some(rows: Sequence[Row], source: str, seed: int) -> tuple[Sequence[Row], str]:
+    """At most ``LOOKED_AT`` of the rows, and what they are in words."""
+    if len(rows) <= LOOKED_AT:
+        return rows, source
+    return random.Random(seed).sample(list(rows), LOOKED_AT), f"{LOOKED_AT:,} rows drawn from {source} ({len(rows):,})"
 
 
 def _neighbours(case: Case, encoded: Encoded, rows: Sequence[Row]) -> list[Neighbour]:

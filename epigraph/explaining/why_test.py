@@ -62,3 +62,12 @@ def test_it_is_said_where_neighbours_are_from_and_how_often_such_answers_are_rig
     inside = [i for i, p in enumerate(case.probabilities.max(1)) if found.reliable.low <= p < found.reliable.high]
     assert found.reliable.rows == len(inside) > 0
     assert explain_answer(toy_case(rows=[]), case.rows[0]).reliable is None
+
+
+def test_of_many_rows_some_are_looked_at_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100,000 training rows all states were read for one answer."""
+    monkeypatch.setattr(module, "LOOKED_AT", 12)
+    case = toy_case(rows=toy_rows(30))
+    found = explain_answer(case, case.rows[0], case.rows)
+    assert found.neighbours_of == "12 rows drawn from the training rows (30)"
+    assert len(found.neighbours) == 5
