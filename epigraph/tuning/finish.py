@@ -313,12 +313,10 @@ def _again(made: Made) -> str:
     if not tried:
         return ""
     if loop not in tried:
-        rates = ", ".join(dict.fromkeys(f"{one.settings.rate:g}" for one in tried))
+        rates = ", ".join(f"{one.settings.rate:g}" for one in tried)
         return f"; learned from all rows it answered worse at every rate tried ({rates}), so that one is kept"
     failed = f" at the rate {loop.settings.rate:g}, since a higher one answered them worse" if loop is not tried[0] else ""
-    orders = sum(one.settings.rate == loop.settings.rate for one in tried)
-    mean = f" in each of {orders} orders, of which the mean is kept" if orders > 1 else ""
-    return f"; then {loop.state.step} steps over all rows{mean}{failed}"
+    return f"; then {loop.state.step} steps over all rows{failed}"
 
 
 def _warnings(solver: PromptedBase, parts: Parts) -> list[str]:

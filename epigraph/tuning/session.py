@@ -35,7 +35,7 @@ from epigraph.tuning.objective import make_objective
 from epigraph.tuning.reporter import Reporter
 from epigraph.tuning.result import TuneResult
 from epigraph.tuning.run import COMPILING, TRIALS, Run, rows_hash
-from epigraph.tuning.search import Chosen, Halving, Lanes, Trial, choose_trials, cost_again, orders_of
+from epigraph.tuning.search import Chosen, Halving, Lanes, Trial, choose_trials
 from epigraph.tuning.search.choosing import seconds_again
 from epigraph.tuning.search.costs import Costs, seconds_a_token, timed_step
 from epigraph.tuning.spot import settle_start
@@ -98,8 +98,7 @@ def tune(
     def start(trial: Trial) -> SoftPrompt:
         return _start(engine, choices.of(task, **vars(trial)), parts, around)
 
-    orders = orders_of(choices, plain=bool(engine.plain))
-    lanes = Lanes(engine, task, chosen.trials, parts, start=start, output_tokens=output_tokens, orders=orders)
+    lanes = Lanes(engine, task, chosen.trials, parts, start=start, output_tokens=output_tokens)
     lanes.prepare()
     try:
         compiling = _compiling(lanes, run)
@@ -259,8 +258,7 @@ def _measure(solver: PromptedBase, first: SoftPrompt, choices: Choices, parts: P
         prompt.prepare(solver.engine.query(encoded).cpu(), solver.engine.neutral_queries().cpu())
     speed = seconds_a_token(prompt, make_objective(solver, parts.train, parts.validation), choices.loop, tokens)
     held, folds = len(parts.validation), len(parts.folds)
-    again = cost_again(parts, orders_of(choices, plain=bool(solver.engine.plain)))
-    return Costs(rows=encoded, held=held, folds=folds, seconds_a_token=speed, frozen=frozen, again=again)
+    return Costs(rows=encoded, held=held, folds=folds, seconds_a_token=speed, frozen=frozen, again=parts.again)
 
 
 def _compiling(lanes: Lanes, run: Run | None) -> Compiling:
@@ -295,7 +293,7 @@ def _train(
     reporter = Reporter(run, around.listener)
     budget = parse_budget(config.budget)
     seconds = dict(enumerate(chosen.seconds))
-    again = seconds_again(chosen.seconds, cost_again(lanes.parts, lanes.orders), choices.members)
+    again = seconds_again(chosen.seconds, lanes.parts.again, choices.members)
     time_left = (lambda: budget - meter.seconds) if isinstance(budget, float) else None
     limit = (lambda: time_left() - again) if time_left else None
     search = Halving(

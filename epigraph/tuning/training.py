@@ -5,14 +5,13 @@ state file:  the loops of every trial, the loops that learn from all rows, what 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from epigraph.prompts import SoftPrompt
 from epigraph.tuning.loop import Loop, advance
 from epigraph.tuning.midway import Midway
 from epigraph.tuning.reporter import Reporter
-from epigraph.tuning.search import Contender, Halving, Lanes, average
+from epigraph.tuning.search import Contender, Halving, Lanes
 from epigraph.tuning.state import Saved, load_search, load_states, save_states
 
 TOLD = "told"
@@ -84,13 +83,11 @@ def train(
     if not lanes.parts.refit:
         return Trained(search=search, kept=kept, loops=[contender.loops[0] for contender in kept])
 
-    def learn(together: Sequence[Loop]) -> None:
-        refits.extend(together)
-        for loop in together:
-            loop.saved = state_file is not None
-        advance(together, save)
-        for loop in together:
-            loop.settle()
+    def learn(loop: Loop) -> None:
+        refits.append(loop)
+        loop.saved = state_file is not None
+        advance([loop], save)
+        loop.settle()
 
     made = [_learned_again(contender, lanes, reporter, saved, learn, time_left) for contender in kept]
     return Trained(search=search, kept=kept, loops=made, again=refits)
@@ -101,25 +98,23 @@ def _learned_again(
     lanes: Lanes,
     reporter: Reporter,
     saved: Iterator[Saved],
-    learn: Callable[[Sequence[Loop]], None],
+    learn: Callable[[Loop], None],
     time_left: Callable[[], float] | None,
 ) -> Loop:
-    """The first of the loops that learn from all rows, the mean of their prompts in it, where that holds; the trial's own where
-    none does, or where time is too short for another."""
+    """The loop that learns from all rows and holds; the trial's own where none does, or where time is too short for another."""
     took = 0.0
     for calm in CALMER:
-        states = list(islice(saved, lanes.orders))
-        if took and not states and time_left is not None and time_left() < took:
+        state = next(saved, None)
+        if took and state is None and time_left is not None and time_left() < took:
             break
         reporter.refitting()
-        loops = lanes.refit(contender, lambda order: reporter.listener(contender.number, -1 - order), calm=calm)
-        for loop, state in zip(loops, states, strict=False):
+        loop = lanes.refit(contender, reporter.listener(contender.number, -1), calm=calm)
+        if state:
             loop.resume(*state)
-        learn(loops)
-        average([loop.prompt for loop in loops])
-        took = sum(loop.state.train_seconds for loop in loops)
-        if lanes.holds(contender, loops[0]):
-            return loops[0]
+        learn(loop)
+        took = loop.state.train_seconds
+        if lanes.holds(contender, loop):
+            return loop
     return contender.loops[0]
 
 

@@ -4,18 +4,7 @@ from epigraph.tuning.search.choosing import Chosen, choose_trials
 from epigraph.tuning.search.contender import Contender
 from epigraph.tuning.search.folds import CrossValidated
 from epigraph.tuning.search.halving import Halving
-from epigraph.tuning.search.lanes import Lanes, average, cost_again, orders_of
+from epigraph.tuning.search.lanes import Lanes
 from epigraph.tuning.search.trial import Trial
 
-__all__ = [
-    "Chosen",
-    "Contender",
-    "CrossValidated",
-    "Halving",
-    "Lanes",
-    "Trial",
-    "average",
-    "choose_trials",
-    "cost_again",
-    "orders_of",
-]
+__all__ = ["Chosen", "Contender", "CrossValidated", "Halving", "Lanes", "Trial", "choose_trials"]

@@ -2,13 +2,6 @@
 
 A lane is a template with its solver and objective; prompts of any kind, length, start and rate are tuned in it side by side.
 Lanes are trained one after another within a rung.
-
-A prompt that learns from all rows is the mean of several that start alike and see the rows in orders of their own:
-
-    θ = 1/K Σ_k θ_k        K = 4 orders, side by side in one pass a step
-
-The mean of weights that share a start lies in one basin with them and generalises better than each (Wortsman et al. 2022,
-https://arxiv.org/abs/2203.05482, section 2), at no cost to what is kept or served. Measured in benchmarks/README.md.
 """
 
 import copy
@@ -22,7 +15,7 @@ from epigraph.engine import Engine
 from epigraph.methods import PromptedBase
 from epigraph.prompts import SoftPrompt
 from epigraph.tasks.task import Task
-from epigraph.tuning.choices import Choices, laid_out
+from epigraph.tuning.choices import laid_out
 from epigraph.tuning.data import Parts
 from epigraph.tuning.loop import Listener, Loop
 from epigraph.tuning.noise import is_near
@@ -32,37 +25,16 @@ from epigraph.tuning.search.trial import Trial
 
 Listen = Callable[[int, int], Listener]
 Start = Callable[[Trial], SoftPrompt]
-ORDERS = 4
-ORDERS_COST = 2.5  # of all of them side by side, in units of one
 SLACK = 1.5  # how much higher a loss may be: at a calmer rate less is learned, which is no failure
 
 
-def orders_of(choices: Choices, *, plain: bool) -> int:
-    """K: several only where texts are frozen, so that an order costs little, and a prompt does not vote among others anyway."""
-    return ORDERS if not plain and choices.task.template.segments[0] and choices.members == 1 else 1
-
-
-def cost_again(parts: Parts, orders: int) -> float:
-    """What learning from all rows costs in so many orders, in units of the tuning that chooses, all its folds together."""
-    return parts.again * (ORDERS_COST if orders > 1 else 1.0)
-
-
 class Lanes:
-    """The lanes of some trials. ``start`` makes the prompt of a trial at its first values; ``orders`` is K."""
+    """The lanes of some trials. ``start`` makes the prompt of a trial at its first values."""
 
     def __init__(
-        self,
-        engine: Engine,
-        task: Task,
-        trials: Sequence[Trial],
-        parts: Parts,
-        *,
-        start: Start,
-        output_tokens: int,
-        orders: int = 1,
+        self, engine: Engine, task: Task, trials: Sequence[Trial], parts: Parts, *, start: Start, output_tokens: int
     ) -> None:
         self.engine, self.parts, self.start, self.trials = engine, parts, start, list(trials)
-        self.orders = orders
         self.prompts = [start(trial) for trial in trials]
         tasks = [laid_out(task, trial.place, trial.readings) for trial in trials]
         templates = list(dict.fromkeys(one.template.text for one in tasks))
@@ -119,24 +91,21 @@ class Lanes:
             for fold, held in enumerate(self.parts.folds)
         ]
 
-    def refit(self, contender: Contender, listen: Callable[[int], Listener], *, calm: float = 1.0) -> list[Loop]:
-        """The loops that tune this trial on all rows, each in an order of its own, for as many epochs as were best, without a
-        validation, at ``calm`` times its rate. ``listen`` gives what listens to each."""
+    def refit(self, contender: Contender, listener: Listener, *, calm: float = 1.0) -> Loop:
+        """The loop that tunes this trial on all rows, for as many epochs as were best, without a validation, at ``calm`` times
+        its rate."""
         solver, trial = self.solvers[contender.lane], contender.trial
         prompt = self.start(trial)
         if prompt.needs_query:
             queries, neutral = self.engine.query(solver.encode(self.parts.all)), self.engine.neutral_queries()
             prompt.prepare(queries.cpu(), neutral.cpu())
-        prompt = prompt.to(self.engine.base.device)
         objective = make_objective(solver, self.parts.all, self.parts.all[:1])
         epochs = contender.best_epoch
         schedule = epochs if epochs == contender.schedule else trial.loop.epochs  # cut short: at the rate it had then
-        loops = []
-        for order in range(self.orders):
-            settings = replace(trial.loop, rate=calm * trial.loop.rate, epochs=schedule, seed=trial.loop.seed + order)
-            loops.append(Loop(copy.deepcopy(prompt), objective, settings, listen(order), blind=True))
-            loops[-1].pause_after(epochs)
-        return loops
+        settings = replace(trial.loop, rate=calm * trial.loop.rate, epochs=schedule)
+        loop = Loop(prompt.to(self.engine.base.device), objective, settings, listener, blind=True)
+        loop.pause_after(epochs)
+        return loop
 
     def holds(self, contender: Contender, loop: Loop) -> bool:
         """Whether a prompt answers rows that it has learned from no worse than the trial answered them unseen: its score is not
@@ -145,13 +114,3 @@ class Lanes:
             learned = self.objectives[contender.lane].watch(loop.prompt.offer())
         unseen = contender.watched
         return is_near(learned, unseen) and learned.minus_loss >= SLACK * unseen.minus_loss
-
-
-def average(prompts: Sequence[SoftPrompt]) -> None:
-    """Leave the mean of these prompts' parameters, all of one shape, in the first; what is no number of a range stays its own."""
-    states = [prompt.state_dict() for prompt in prompts]
-    mean = {
-        name: torch.stack([state[name] for state in states]).mean(0) if tensor.is_floating_point() else tensor
-        for name, tensor in states[0].items()
-    }
-    prompts[0].load_state_dict(mean)
