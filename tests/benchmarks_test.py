@@ -129,6 +129,16 @@ def test_a_text_that_parts_is_explained_by_its_rounding_or_is_not(monkeypatch: p
     assert not exact.judged(found)["met"]
 
 
+def test_a_soak_is_judged_over_its_longest_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on starts another server: a small one after a large one looked as if memory were flat."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    soak = importlib.import_module("soak")
+    minutes = [{"stretch": stretch, "sizes": [size]} for stretch, size in ((1, 90), (2, 50), (2, 50), (2, 60), (2, 70))]
+    stretch = soak.longest(minutes)
+    assert stretch == minutes[1:]
+    assert soak.growth([size for minute in stretch for size in minute["sizes"]]) == pytest.approx(1.4)
+
+
 def test_every_script_is_tried() -> None:
     shared = {"measuring", "drawing", "kept", "paired", "exact"}
     needs_the_base = {"main_job", "calibration"}
