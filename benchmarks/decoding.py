@@ -10,10 +10,11 @@ one ends. Texts are fresh random tokens, so nothing of them is reused; prompts s
 prompt; ``base + P`` has as many more input tokens as a prompt has vectors; ``stock`` is transformers' own ``generate`` over the
 same texts as one batch, which starts and ends together; ``few-shot`` has 500 tokens before every text, the same ones, read once.
 
-``mixed and alone``: greedy answers of a mix of prompts and the bare base against each request served alone, token by token;
-where they part, the two likeliest tokens must be within the dtype's rounding (``widest gap``, in nats).
+``exact``: greedy texts of a mix of prompts and the bare base against each request served alone, in bf16 whatever the rates were
+measured in: the share that differs, and whether the rounding explains each difference (``exact.py``).
 
-Targets at 32 connections: 512 ``kv`` prompts at least 0.9 of ``base``, 512 ``token`` prompts at least 0.9 of ``base + P``.
+Targets at 32 connections: 512 ``kv`` prompts at least 0.9 of ``base``, 512 ``token`` prompts at least 0.9 of ``base + P``; of the
+texts that differ, none by more than rounding.
 """
 
 import argparse
@@ -21,28 +22,33 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from threading import Event, Lock, Semaphore
+from threading import Event, Lock
 from typing import Any
 
+import exact
 import torch
 from kept import Kept, TimeUp, go_on
 from measuring import fresh_engine, open_base, parser, show, verdict, write
 
-from epigraph.base import Base
+from epigraph.base import Base, load_base
+from epigraph.base.load import wrap_model
+from epigraph.base.toy import toy_base, toy_tokenizer
 from epigraph.engine import Engine, Tree
 from epigraph.engine.plain import stock_attention
 from epigraph.prompts import Embedded, KeyValue
 from epigraph.serve.batcher import Batcher
-from epigraph.serve.work import BatcherSettings, Carried, Classification, EndEvent, Generation, Sampling, TokenEvent
+from epigraph.serve.work import BatcherSettings, Carried, Classification, EndEvent, Generation, Sampling
 from epigraph.serve.work import Event as Told
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.trie import LabelTrie
 
 LENGTH = 8  # vectors of a prompt
 FEW_SHOT = 500
+PIECE = 32  # texts that are compared at once, and kept
 Way = tuple[str, str, int, int]  # what is asked for, of what, connections, prompts
 
 
@@ -50,18 +56,14 @@ def main() -> None:
     """Measure, print, write."""
     asked = arguments()
     base = open_base(asked)
-    with fresh_engine(base, keep=False) as engine:
-        bench = Bench(engine, asked)
-        ways = ways_to_measure(asked)
-        kept = Kept(asked.out / "decoding-ways.jsonl", asked, base=base.fingerprint, dtype=base.precision.name)
-        try:
-            seconds = measure(kept, bench, ways, asked.rounds)
-            apart = kept.once("mixed and alone", bench.mixed_and_alone)
-        except TimeUp:
-            go_on(kept, asked.minutes)
-            return
-        finally:
-            bench.close()
+    kept = Kept(asked.out / "decoding-ways.jsonl", asked, more=("texts",), base=base.fingerprint, dtype=base.precision.name)
+    ways = ways_to_measure(asked)
+    try:
+        seconds = measure(kept, base, ways, asked)
+        apart = exactness(kept, in_bf16(base, quick=asked.quick), asked)
+    except TimeUp:
+        go_on(kept, asked.minutes)
+        return
     rows = [
         {
             "job": job,
@@ -75,19 +77,49 @@ def main() -> None:
         for job, what, connections, prompts in [way]
     ]
     show(f"{asked.tokens} input tokens, {asked.answer} generated", rows)
-    show("greedy texts in a mix that are not those of the request alone", [apart])
-    write(asked, base, "decoding", {"rows": rows, "apart": apart, "verdicts": verdicts(asked, seconds)})
+    show("greedy texts in a mix against those of the request alone", [apart])
+    found = [*verdicts(asked, seconds), exact.judged(apart)]
+    write(asked, base, "decoding", {"rows": rows, "exact": apart, "verdicts": found})
 
 
-def measure(kept: Kept, bench: "Bench", ways: list[Way], rounds: int) -> dict[Way, float]:
+def measure(kept: Kept, base: Base, ways: list[Way], asked: argparse.Namespace) -> dict[Way, float]:
     """The median of every way's rounds, all ways in turn; the first round warms up."""
     found: dict[Way, list[float]] = {way: [] for way in ways}
-    for turn, way in itertools.product(range(rounds + 1), ways):
-        seconds = kept.once(f"{way} round {turn}", partial(bench.seconds_a_request, way))
-        if turn:
-            found[way].append(seconds)
-        print(f"round {turn} of {rounds}: {way}: {1 / seconds:.2f} a second", flush=True)
+    with opened(base, asked) as bench:
+        for turn, way in itertools.product(range(asked.rounds + 1), ways):
+            seconds = kept.once(f"{way} round {turn}", partial(bench.seconds_a_request, way))
+            if turn:
+                found[way].append(seconds)
+            print(f"round {turn} of {asked.rounds}: {way}: {1 / seconds:.2f} a second", flush=True)
     return {way: statistics.median(all_rounds) for way, all_rounds in found.items()}
+
+
+def exactness(kept: Kept, base: Base, asked: argparse.Namespace) -> dict[str, Any]:
+    """How many greedy texts differ when others are computed beside them."""
+    with opened(base, asked) as bench:
+        pieces = range(-(-asked.texts // PIECE))
+        found = [kept.once(f"exact, {PIECE} texts, piece {n}", partial(bench.mixed_and_alone, n)) for n in pieces]
+    return exact.summary(base, found)
+
+
+def in_bf16(base: Base, *, quick: bool) -> Base:
+    """The same base in bf16."""
+    if base.precision.dtype is torch.bfloat16:
+        return base
+    if quick:
+        return wrap_model(toy_base().model.to(torch.bfloat16), toy_tokenizer(), name="toy-bf16")
+    return load_base(dtype="bfloat16")
+
+
+@contextmanager
+def opened(base: Base, asked: argparse.Namespace) -> "Iterator[Bench]":
+    """The prompts and batchers on a base, until it is left."""
+    with fresh_engine(base, keep=False) as engine:
+        bench = Bench(engine, asked)
+        try:
+            yield bench
+        finally:
+            bench.close()
 
 
 def ways_to_measure(asked: argparse.Namespace) -> list[Way]:
@@ -124,7 +156,7 @@ class Bench:
         self.carried = {
             kind: [make_prompt(self.base, kind, seed) for seed in range(max(asked.prompts))] for kind in ("kv", "token")
         }
-        self.batchers: dict[int, Batcher] = {}
+        self.batchers: dict[tuple[int, bool], Batcher] = {}
         self.shots = self.text(asked.few_shot)
         words = {"yes": self.base.tokenize(" yes"), "no": self.base.tokenize(" no")}
         self.tree = Tree.build(LabelTrie.build(words, self.base.end), self.base)
@@ -143,12 +175,14 @@ class Bench:
         jobs = [self.job(job, what, (start + i) % max(1, prompts)) for i in range(count)]
         return run(self.batcher(connections), jobs, connections) / count
 
-    def batcher(self, connections: int) -> Batcher:
+    def batcher(self, connections: int, *, forget: bool = False) -> Batcher:
         """One for all runs of so many connections, as a server has it."""
-        if connections not in self.batchers:
-            self.batchers[connections] = Batcher(self.engine, BatcherSettings(max_rows=connections))
-            self.batchers[connections].start()
-        return self.batchers[connections]
+        if (connections, forget) not in self.batchers:
+            settings = BatcherSettings(max_rows=connections)
+            found = Batcher(self.engine, replace(settings, text_bytes=0) if forget else settings)
+            self.batchers[connections, forget] = found
+            found.start()
+        return self.batchers[connections, forget]
 
     def close(self) -> None:
         """End their threads."""
@@ -167,24 +201,16 @@ class Bench:
         sampling = Sampling(temperature=0.0, max_tokens=self.asked.answer, ignore_end=True)
         return Generation(segments=segments, prompt=prompt, sampling=sampling)
 
-    def mixed_and_alone(self) -> dict[str, Any]:
-        """How many greedy texts differ when others are computed beside them, and the widest gap where they part."""
-        most = max(self.asked.connections)
-        kinds = itertools.islice(itertools.cycle(("base", "kv", "token")), self.asked.requests)
-        jobs = [self.job("generate", kind, n % len(self.carried["kv"])) for n, kind in enumerate(kinds)]
-        jobs = [replace(job, sampling=replace(job.sampling, logprobs=2)) for job in jobs if isinstance(job, Generation)]
-        mixed, alone = (said(self.batcher(most), jobs, at_once) for at_once in (most, 1))
-        gaps = []
-        for one, other in zip(mixed, alone, strict=True):
-            parted = next((a for a, b in zip(one, other, strict=True) if a.token != b.token), None)
-            if parted is not None:
-                gaps.append(parted.top[0][1] - parted.top[1][1])
-        return {
-            "texts": len(jobs),
-            "dtype": self.base.precision.name,
-            "differ": len(gaps),
-            "widest gap": max(gaps, default=0),
-        }
+    def mixed_and_alone(self, number: int) -> exact.Piece:
+        """Some greedy texts with others computed beside them, and alone; no states are kept from the one for the other."""
+        self.random.seed(f"piece {number}")  # the same texts, whatever was measured before
+        kinds = itertools.islice(itertools.cycle(("base", "kv", "token")), PIECE)
+        first = number * PIECE
+        jobs = [self.job("generate", kind, (first + n) % len(self.carried["kv"])) for n, kind in enumerate(kinds)]
+        asked = [replace(j, sampling=replace(j.sampling, logprobs=exact.LIKELY)) for j in jobs if isinstance(j, Generation)]
+        batcher = self.batcher(max(self.asked.connections), forget=True)
+        mixed, alone = (exact.said(batcher, asked, at_once) for at_once in (max(self.asked.connections), 1))
+        return exact.compare(self.base, asked, mixed, alone)
 
     @torch.no_grad()
     def stock(self, batch: int) -> float:
@@ -226,25 +252,6 @@ def run(batcher: Batcher, jobs: list[Generation | Classification], connections: 
     return time.perf_counter() - started
 
 
-def said(batcher: Batcher, jobs: Sequence[Generation], at_once: int) -> list[list[TokenEvent]]:
-    """The tokens of every job, with so many in flight."""
-    heard: list[list[TokenEvent]] = [[] for _ in jobs]
-    room = Semaphore(at_once)
-
-    def hear(number: int, event: Told) -> None:
-        if isinstance(event, TokenEvent):
-            heard[number].append(event)
-        elif isinstance(event, EndEvent):
-            room.release()
-
-    for number, job in enumerate(jobs):
-        room.acquire()
-        batcher.submit(job, partial(hear, number))
-    for _ in range(at_once):  # until the last have ended
-        room.acquire()
-    return heard
-
-
 def make_prompt(base: Base, kind: str, seed: int) -> Carried:
     """A prompt of random numbers."""
     drawn: Callable[..., torch.Tensor] = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
@@ -264,10 +271,12 @@ def arguments() -> argparse.Namespace:
     found.add_argument("--requests", type=int, default=64, help="a run; as many as connections at least")
     found.add_argument("--tokens", type=int, default=25, help="of every text; 25 is a sentence of SST-2")
     found.add_argument("--answer", type=int, default=32, help="tokens generated")
+    found.add_argument("--texts", type=int, default=6 * PIECE, help="served in a mix and alone; more of them go on")
     found.add_argument("--few-shot", type=int, default=FEW_SHOT, dest="few_shot")
     asked = found.parse_args()
     if asked.quick:
         asked.connections, asked.prompts, asked.requests, asked.answer, asked.few_shot = [1, 4], [1, 8], 8, 4, 64
+        asked.texts = PIECE
     return asked
 
 

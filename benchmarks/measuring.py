@@ -193,10 +193,14 @@ def _cell(value: object) -> str:
 
 
 def verdict(what: str, value: float, *, least: float | None = None, most: float | None = None) -> dict[str, Any]:
-    """Say whether a target is met."""
+    """Say whether a target is met; without one, the value is told and nothing is missed."""
     met = (least is None or value >= least) and (most is None or value <= most)
-    asked = f"at least {least:g}" if least is not None else f"at most {most:g}"
-    print(f"{what}: {value:.3g}, asked {asked}: {'met' if met else 'MISSED'}", flush=True)
+    if least is None and most is None:
+        asked, said = "nothing", "told"
+    else:
+        asked = f"at least {least:g}" if least is not None else f"at most {most:g}"
+        said = "met" if met else "MISSED"
+    print(f"{what}: {value:.3g}, asked {asked}: {said}", flush=True)
     return {"what": what, "value": value, "asked": asked, "met": met}
 
 
