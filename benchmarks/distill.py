@@ -1,7 +1,8 @@
 """Does a hard prompt of 40 examples fit into 16 vectors? Agreement with it, what a request saves, before and behind the text.
 
-    python benchmarks/distill.py                              SST-2, 1,500 unlabelled texts, both places
-    python benchmarks/distill.py --places first --tests 500
+    python benchmarks/distill.py                              SST-2, 3,000 unlabelled texts, the vectors first
+    python benchmarks/distill.py --texts 1000                 the same draw with fewer: what more texts are worth
+    python benchmarks/distill.py --places first last --rate 0.01
     python benchmarks/distill.py --quick                      a toy base and made-up rows
 
 Several draws of the examples are tried on labelled training rows that are among neither examples nor texts. Taken is the draw that is
@@ -10,13 +11,15 @@ whose answers hang on the text. (Where its log-odds are all near 0, rounding to 
 test rows are others than those, and the student sees no label. Kappa is beside that of the constant answer, which is 0. Tokens and seconds
 are of one request: before as the hard prompt is read anew, with its keys and values kept, and after.
 
-Draws and places are kept as they come, a distilling that was stopped goes on at its step: the same command goes on where it was. The
-set is found through $EPIGRAPH_DATA.
+What it computes is said before it begins: a text costs its tokens once under the teacher, and twice (forward and back) a pass. Draws,
+answers, places and amounts are kept as they come; after ``--minutes`` a distilling stops at its step, and the same command goes on there.
+The set is found through $EPIGRAPH_DATA.
 """
 
 import argparse
 import hashlib
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +34,9 @@ import epigraph
 from epigraph.bench.tuning import data_folder
 from epigraph.distilling import DistillConfig, DistillResult
 from epigraph.distilling.answers import ask_all
+from epigraph.distilling.choices import choose
 from epigraph.distilling.fidelity import answers_of
+from epigraph.distilling.session import divide
 from epigraph.distilling.teacher import BaseTeacher, hard_prompt_teacher
 from epigraph.distilling.written import draw
 from epigraph.engine import Engine
@@ -44,6 +49,9 @@ from epigraph.tuning.surroundings import Surroundings
 TARGET = 0.9  # of kappa, prompt first
 POOL = 1000  # training rows from which examples are drawn
 TRIED, MOST_OF_ONE = 64, 0.7
+OF_THE_STUDENT = ("texts", "length", "epochs", "rate", "batch", "kind", "states")  # another value: one more measurement
+CUE = 3  # tokens behind the vectors, where these stand last
+RATE = 100e9  # floating-point operations a second, of two cores with AVX2
 Line = dict[str, Any]
 
 
@@ -51,8 +59,7 @@ def main() -> None:
     """Choose the hard prompt, distil it in every place, print the table and the verdict, write JSON."""
     asked = arguments()
     base = open_base(asked)
-    question = argparse.Namespace(**{name: value for name, value in vars(asked).items() if name != "places"})
-    kept = Kept(asked.out / "distill.jsonl", question, base=base.fingerprint)
+    kept = Kept(asked.out / "distill.jsonl", asked, more=("places", *OF_THE_STUDENT), base=base.fingerprint)
     try:
         found = measure(epigraph.Engine(base), kept, asked)
     except TimeUp:
@@ -73,13 +80,12 @@ def measure(engine: Engine, kept: Kept, asked: argparse.Namespace) -> dict[str, 
     show("draws of the examples", draws)
     chosen = best_draw(draws)
     teacher = teacher_of(engine, task, pool, chosen["seed"], asked)
-    runs = asked.out / f"distill-{hashlib.sha256(kept.head.encode()).hexdigest()[:8]}"
     found: list[Line] = []
     for place in asked.places:
-        found.append(
-            kept.once(f"prompt {place}", lambda p=place: distilled(engine, task, teacher, texts, tests, runs / p, p, asked))  # type: ignore[misc]
-        )
+        student = Student(engine, task, teacher, asked, place, kept)
+        found.append(kept.once(student.name, lambda s=student: s.distil(texts, tests)))  # type: ignore[misc]
         show("so far", found)
+    show("all that were measured", [one for name, one in kept.known.items() if name.startswith("prompt ")])
     return {"draws": draws, "chosen": chosen, "places": found, "texts": len(texts), "tests": len(tests)}
 
 
@@ -126,23 +132,62 @@ def best_draw(draws: Sequence[Line]) -> Line:
     return max(even, key=lambda one: one["accuracy"]) if even else min(draws, key=lambda one: one["most of one label"])
 
 
-def distilled(
-    engine: Engine,
-    task: Task,
-    teacher: BaseTeacher,
-    texts: Sequence[Row],
-    tests: Sequence[Row],
-    runs: Path,
-    place: str,
-    asked: argparse.Namespace,
-) -> Line:
-    """The student at one place, gone on with where its run was stopped."""
-    config = DistillConfig(place=place, length=asked.length, epochs=asked.epochs, rate=asked.rate, batch=asked.batch)
-    around = Surroundings(runs=runs, resume=unfinished(runs), listener=tell, note=print, stage=stage)
-    result = epigraph.distill(engine.base, task, texts, teacher, config, tests=tests, engine=engine, around=around)
-    assert result.prompt.metrics_file is not None
-    Run(result.prompt.metrics_file.parent).finish(place)
-    return line(place, result)
+class Student:
+    """The student at one place, of one amount of texts."""
+
+    def __init__(
+        self, engine: Engine, task: Task, teacher: BaseTeacher, asked: argparse.Namespace, place: str, kept: Kept
+    ) -> None:
+        self.engine, self.task, self.teacher, self.place = engine, task, teacher, place
+        said = [f"{name} {getattr(asked, name)}" for name in OF_THE_STUDENT if getattr(asked, name) not in (None, "")]
+        self.name = f"prompt {place}: {', '.join(said)}"
+        self.runs = asked.out / f"distill-{hashlib.sha256((kept.head + self.name).encode()).hexdigest()[:8]}"
+        self.until = kept.until
+        own = {name: getattr(asked, name) for name in OF_THE_STUDENT if name != "texts"}
+        self.config = DistillConfig(place=place, **own)
+
+    def distil(self, texts: Sequence[Row], tests: Sequence[Row]) -> Line:
+        """What it is worth; gone on with where its run was stopped."""
+        print(self.cost(texts, tests), flush=True)
+        around = Surroundings(runs=self.runs, resume=unfinished(self.runs), listener=self.tell, note=print, stage=self.stage)
+        result = epigraph.distill(
+            self.engine.base, self.task, texts, self.teacher, self.config, tests=tests, engine=self.engine, around=around
+        )
+        assert result.prompt.metrics_file is not None
+        Run(result.prompt.metrics_file.parent).finish(self.place)
+        return line(self.place, len(texts), result)
+
+    def cost(self, texts: Sequence[Row], tests: Sequence[Row]) -> str:
+        """What will be computed, in words: the layers' products, and under the teacher the attention to what it reads."""
+        trunk, solver = self.engine.trunk, self.teacher.solver
+        some = solver.encode(texts[:200])
+        tokens, shown = sum(row.length for row in some) / len(some), solver.forms[0].length
+        read = tokens * (2 * trunk.weights + 4 * self.engine.base.layers * trunk.width * shown)
+        train = divide(texts, tests, self.config)[0]
+        epochs = choose(self.config, self.task, len(train)).loop.epochs
+        own = tokens if self.place == "first" else CUE
+        asking, training = read * (len(texts) + len(tests)), 4 * trunk.weights * own * len(train) * epochs
+        return (
+            f"{len(texts)} texts of {tokens:.0f} tokens: to ask {asking / 1e12:.1f} TFLOP, to learn in {epochs} passes "
+            f"{training / 1e12:.1f}; at {RATE / 1e9:.0f} GFLOP/s {(asking + training) / RATE / 60:.0f} minutes"
+        )
+
+    def tell(self, moment: Moment) -> None:
+        """A line a validation; stopped when time is up, a step after which the state is on disk."""
+        if moment.score is not None:
+            print(f"epoch {moment.epoch}: loss {moment.loss:.4f}, divergence on validation {-moment.score:.4f}", flush=True)
+        self.check_time()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """A line now and then; what is measured at the end is not stopped."""
+        stage(name, done, total)
+        if not name.startswith("comparing"):
+            self.check_time()
+
+    def check_time(self) -> None:
+        """TimeUp when it is: answers and steps so far are kept."""
+        if time.monotonic() > self.until:
+            raise TimeUp
 
 
 def unfinished(runs: Path) -> Path | None:
@@ -151,14 +196,18 @@ def unfinished(runs: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def line(place: str, result: DistillResult) -> Line:
+def line(place: str, texts: int, result: DistillResult) -> Line:
     """A row of the table."""
     found = result.json
     tokens, seconds = found["request"]["tokens"], found["request"]["seconds"]
     accuracy = [None if s is None else s["accuracy"]["value"] for s in (found["teacher_scores"], found["scores"])]
     return {
         "place": place,
-        "texts": found["rows"],
+        "texts": texts,
+        "rate": found["settings"]["rate"],
+        "passes": found["settings"]["epochs"],
+        "states": found["settings"]["states"],
+        "tests": found["rows"],
         "agreement": found["agreement"]["value"],
         "kappa": found["kappa"]["value"],
         "low": found["kappa"]["low"],
@@ -180,12 +229,6 @@ def line(place: str, result: DistillResult) -> Line:
     }
 
 
-def tell(moment: Moment) -> None:
-    """A line a validation."""
-    if moment.score is not None:
-        print(f"epoch {moment.epoch}: loss {moment.loss:.4f}, divergence on validation {-moment.score:.4f}", flush=True)
-
-
 def stage(name: str, done: int, total: int) -> None:
     """A line now and then."""
     print(f"{name}: {done} of {total}", flush=True)
@@ -203,17 +246,21 @@ def arguments() -> argparse.Namespace:
     """What was asked."""
     found = parser(__doc__, rounds=1)
     found.add_argument("--set", default="sst2")
-    found.add_argument("--places", nargs="+", default=["first", "last"])
+    found.add_argument("--places", nargs="+", default=["first"])
     found.add_argument("--shots", type=int, default=40)
     found.add_argument("--draws", type=int, default=8, help="draws of the examples that are tried")
-    found.add_argument("--texts", type=int, default=1500, help="texts without labels")
+    found.add_argument(
+        "--texts", type=int, default=3000, help="texts without labels; SST-2 has 4,000 besides those for the draws"
+    )
     found.add_argument("--tests", type=int, default=500)
+    found.add_argument("--kind", default="")
+    found.add_argument("--states", type=float, default=0.0, help="weight of the teacher's states, which are imitated too")
     found.add_argument("--length", type=int, default=16)
     found.add_argument("--epochs", type=int, default=None)
     found.add_argument("--rate", type=float, default=None)
     found.add_argument("--batch", type=int, default=16)
     found.add_argument("--seed", type=int, default=7)
-    found.add_argument("--minutes", type=float, default=60.0, help="after which nothing begins; the same command goes on")
+    found.add_argument("--minutes", type=float, default=40.0, help="after which it stops; the same command goes on")
     asked = found.parse_args()
     if asked.quick:
         asked.shots, asked.texts, asked.tests, asked.epochs, asked.draws = 4, 40, 20, 1, 2

@@ -7,7 +7,8 @@
 Two prompts are tuned on the same rows. In one copy of the training rows a marker word is put at a random place of the rows of one
 label, so that it decides the label in 95% of the rows (5% have it, or lack it, against their label). Each prompt is explained on clean
 rows and on rows marked at random. The report on the planted one must name the marker among its first three warnings, that on the clean
-one must not name it at all. ``--rounds`` draws rows, places and prompts that often. Only the sections that give warnings are measured.
+one must not name it at all, nor call any other word a shortcut. ``--rounds`` draws rows, places and prompts that often. Only the sections
+that give warnings are measured.
 
 Prompts and reports are kept as they come: the same command goes on where it was.
 """
@@ -58,7 +59,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print(f"interrupted; {len(kept.known)} measurements are in {kept.path}. The same command goes on.")
         raise SystemExit(130) from None
-    verdicts = [judge(line) for line in lines]
+    verdicts = [verdict for line in lines for verdict in judge(line)]
     measuring.write(asked, base, "shortcut", {"lines": lines, "verdicts": verdicts})
 
 
@@ -125,13 +126,15 @@ def words_of(found: Explanation) -> Any:
     return found.json["sections"].get("shortcuts", {}).get("words", [])
 
 
-def judge(line: Line) -> Line:
-    """Whether this report does what it must."""
+def judge(line: Line) -> list[Line]:
+    """Whether this report does what it must: 1 is yes."""
+    of = f"round {line['round']}, {'planted' if line['planted'] else 'clean'} prompt, rows {line['rows']}"
+    suspicious = [word["word"] for word in line["words"] if word["why"]]
     if line["planted"]:
-        what, met = f"planted, rows {line['rows']}: named among the first {FIRST} warnings", 1 <= line["place"] <= FIRST
+        met = {f"the marker is named among the first {FIRST} warnings": 1 <= line["place"] <= FIRST}
     else:
-        what, met = f"clean, rows {line['rows']}: not named", line["place"] == 0
-    return measuring.verdict(f"round {line['round']}, {what} (1: yes)", float(met), least=1.0)
+        met = {"the marker is not named": line["place"] == 0, "no word is called a shortcut": not suspicious}
+    return [measuring.verdict(f"{of}: {what} (1: yes)", float(yes), least=1.0) for what, yes in met.items()]
 
 
 def pairs_of(asked: argparse.Namespace, seed: int) -> tuple[Pairs, Pairs]:

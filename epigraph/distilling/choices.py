@@ -33,6 +33,7 @@ class Choices:
     length: int
     place: str
     mapped: bool
+    states: float
     loop: Settings
     reasons: Mapping[str, str]
 
@@ -40,7 +41,7 @@ class Choices:
         """The settings as the contract's ``settings`` object."""
         loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
         start = START_MAPPED if self.mapped else START_TEXT
-        own = {"kind": self.kind, "length": self.length, "place": self.place, "start": start}
+        own = {"kind": self.kind, "length": self.length, "place": self.place, "start": start, "states": self.states}
         return own | loop | {"template": self.task.template.text}
 
 
@@ -103,6 +104,7 @@ def choose(
         length=length,
         place=place,
         mapped=mapped,
+        states=config.states,
         loop=loop,
         reasons=reasons,
     )

@@ -1,13 +1,16 @@
 """What distilling lowers and watches: the divergence of the student's distribution from the teacher's, from texts alone.
 
     labels       KL(t ‖ s) = Σ_c t(c) (log t(c) − log s(c)),   the leaves of the label trie, mean over texts
+                 + w · Σ_i ‖s_i − t_i‖² / (texts · mean ‖t − t̄‖²),         where the teacher's states are known; w: ``states``
     generation   Σ_k t_k (log t_k − log s_k) + t_r (log t_r − log s_r) at each place of the teacher's greedy answer, mean over
                  places; k: the teacher's K likeliest tokens, r: all other tokens together
 
 Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531, and for prompts Eyuboglu et al. 2025 (Cartridges), section 3,
 https://arxiv.org/abs/2506.06266. Differs: labels instead of the vocabulary where the task has labels; the tokens that are not
 kept are one, so that what is lowered is a divergence still (never below 0, and 0 where both agree). An answer of which only
-the text is known, since the teacher has another vocabulary, is learned as it is: −log s(token).
+the text is known, since the teacher has another vocabulary, is learned as it is: −log s(token). Two labels say one number of a text; the
+state that they are read from says H (context distillation by states: Caccia et al. 2025, section 3, https://arxiv.org/abs/2503.08727;
+theirs are of all layers and places). Where to stop is chosen by the divergence alone.
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from epigraph.distilling.taught import Taught
+from epigraph.distilling.taught import Taught, unpacked
 from epigraph.engine.assembly import Asked
 from epigraph.engine.stream import Tail
 from epigraph.methods.solver import PromptedBase
@@ -31,7 +34,8 @@ LEAST_REST = 1e-6
 
 
 class LabelImitation:
-    """Of a teacher that chooses labels. ``lengths``, ``losses`` and the rest are the loop's contract."""
+    """Of a teacher that chooses labels. ``lengths``, ``losses`` and the rest are the loop's contract; ``states`` weighs the teacher's
+    states, where it tells them."""
 
     metric = METRIC
 
@@ -40,6 +44,8 @@ class LabelImitation:
         solver: PromptedBase,
         train: Sequence[tuple[Row, Taught]],
         validation: Sequence[tuple[Row, Taught]],
+        *,
+        states: float = 0.0,
     ) -> None:
         self.solver = solver
         self.rows, self.held = solver.encode([row for row, _ in train]), solver.encode([row for row, _ in validation])
@@ -47,6 +53,9 @@ class LabelImitation:
         self.taught = torch.tensor([taught.logs for _, taught in train], device=device)
         self.told = torch.tensor([taught.logs for _, taught in validation])
         self.lengths = [row.length for row in self.rows]
+        self.states = None
+        if states and all(taught.states for _, taught in train):
+            self.states = _States(torch.from_numpy(unpacked([taught for _, taught in train])).to(device), states)
 
     def weight(self, rows: Sequence[int]) -> float:
         """All texts count alike."""
@@ -57,11 +66,18 @@ class LabelImitation:
         return self.solver.engine.rows_a_step([self.rows[i] for i in rows], prompts, len(self.solver.tree.fed_tokens))
 
     def losses(self, chosen: Sequence[Sequence[int]], prompts: Asked) -> list[Tensor]:
-        """For each prompt the mean divergence over its texts, in nats."""
+        """For each prompt the mean divergence over its texts, in nats, and what its states are off."""
         numbers = [i for each in chosen for i in each]
-        tree = self.solver.tree
-        logs = tree.labels(self.solver.engine.node_scores([self.rows[i] for i in numbers], prompts, tree))
-        found = divergence(self.taught[torch.tensor(numbers, device=self.taught.device)], logs)
+        engine, tree, rows = self.solver.engine, self.solver.tree, [self.rows[i] for i in numbers]
+        which = torch.tensor(numbers, device=self.taught.device)
+        if self.states is None:
+            return self._means(divergence(self.taught[which], tree.labels(engine.node_scores(rows, prompts, tree))), prompts)
+        states = engine.node_states(rows, prompts, tree)
+        found = divergence(self.taught[which], tree.labels(engine.scores_of(states, tree)))
+        return self._means(found + self.states.off(states.float().flatten(1), which), prompts)
+
+    @staticmethod
+    def _means(found: Float[Tensor, "B"], prompts: Asked) -> list[Tensor]:
         return [part.mean() for part in found.chunk(len(prompts))]
 
     def watch(self, forms: Sequence[AnyForm]) -> Watched:
@@ -69,6 +85,18 @@ class LabelImitation:
         logs = self.solver.engine.classify(self.held, forms, self.solver.tree)
         found = -float(divergence(self.told, logs).mean())
         return Watched(found, found)
+
+
+class _States:
+    """The teacher's states [N, X · H], and their weight in units of their own variance."""
+
+    def __init__(self, told: Float[Tensor, "N Y"], weight: float) -> None:
+        self.told = told
+        self.scale = weight / float((told - told.mean(0)).pow(2).sum(1).mean().clamp(min=1e-12))
+
+    def off(self, states: Float[Tensor, "B Y"], which: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """The weighted squared distance of these states from those of the texts ``which``."""
+        return self.scale * (states - self.told[which]).pow(2).sum(1)
 
 
 class AnswerImitation:

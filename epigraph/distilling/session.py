@@ -27,6 +27,7 @@ from epigraph.distilling.fidelity import (
 )
 from epigraph.distilling.mapping import Carried, carry, difference
 from epigraph.distilling.objective import AnswerImitation, LabelImitation
+from epigraph.distilling.pieces import cut
 from epigraph.distilling.result import DistillResult
 from epigraph.distilling.runs import create, resume
 from epigraph.distilling.settings import START_TEXT, DistillConfig
@@ -104,9 +105,13 @@ def distill(
     engine = engine or Engine(base)
     tokens = output_tokens or room_for_outputs(base, task)
     teacher = as_teacher(teacher, engine, task, config, tokens)
+    if config.states and isinstance(teacher, BaseTeacher):
+        teacher = teacher.with_states(engine, task)
     learned, held = [_row(task, one) for one in texts], [_row(task, one) for one in tests]
     learned, findings = _unshown(learned, held, teacher.shown)
-    parts = divide(learned, held, config)
+    train, stopping, held = divide(learned, held, config)
+    more = cut(train, config.pieces, seed=config.seed, but=[*stopping, *held, *teacher.shown])
+    parts = [*train, *more], stopping, held
     findings += repeated_rows([*parts[0], *parts[1]], parts[2], "test") if tests else []
     for finding in findings:
         around.note(f"warning: {finding}")
@@ -271,14 +276,15 @@ def _freeze(solver: PromptedBase, taught: Texts, run: Run | None, around: Surrou
 def _train(
     solver: PromptedBase, student: SoftPrompt, taught: Texts, choices: Choices, run: Run | None, around: Surroundings
 ) -> Loop:
-    imitation = AnswerImitation if solver.task.writes else LabelImitation
 
     def listen(moment: Moment) -> None:
         if run is not None and (moment.score is not None or moment.note):
             run.record(moment)
         around.listener(moment)
 
-    objective = imitation(solver, taught.train, taught.validation)
+    parts = taught.train, taught.validation
+    writes = solver.task.writes
+    objective = AnswerImitation(solver, *parts) if writes else LabelImitation(solver, *parts, states=choices.states)
     loop = Loop(student.to(solver.engine.base.device), objective, choices.loop, listen)
     state_file = run.state_file if run is not None else None
     if around.resume is not None and state_file is not None and state_file.exists():

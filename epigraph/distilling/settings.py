@@ -42,11 +42,27 @@ class DistillConfig:
     patience: int = setting(6, "validations without a smaller divergence before it stops")
     validation: float = setting(0.15, "share of the texts, at most 256 of them, on which it is chosen where to stop")
     holdout: float = setting(0.2, "share of the texts kept for the agreement where there is no --test")
+    states: float = setting(
+        0.0,
+        "weight of the states that a hard prompt's labels are read from, which its student imitates too; 0: labels alone",
+    )
+    pieces: int = setting(
+        0, "pieces cut from every text to learn from, that the teacher answers too: more to learn from where texts are few"
+    )
     top: int = setting(32, "tokens kept of the teacher's distribution at each place of an answer")
     strict: bool = setting(False, "any faulty row ends the command")
 
     def __post_init__(self) -> None:
-        for name, least in {"length": 1, "epochs": 1, "batch": 1, "patience": 1, "seed": 0, "shots": 0, "top": 1}.items():
+        for name, least in {
+            "length": 1,
+            "epochs": 1,
+            "batch": 1,
+            "patience": 1,
+            "seed": 0,
+            "shots": 0,
+            "pieces": 0,
+            "top": 1,
+        }.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
@@ -59,6 +75,8 @@ class DistillConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} {value} was asked; it must be a positive number.")
+        if not 0 <= self.states < float("inf"):
+            raise ConfigError(f"states {self.states} was asked; it must be 0 or a positive number.")
         self._check_names()
 
     def _check_names(self) -> None:

@@ -1,10 +1,12 @@
 """What a teacher says of a text: the distribution over the labels, or its greedy answer with the likeliest tokens at each place.
 
 labels       log p(label) for every label, in the order of the task's                     [C]
+             where wanted, the states from which its branching nodes are read             [X, H], as base64 of float16
 generation   the answer's text and, where teacher and student have one vocabulary, its ids [T] (the end token included) and
              the K likeliest tokens at each of its places with their log probabilities      [T, K]
 """
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +23,10 @@ LEAST_LOG = -30.0  # nats; below it a label is as good as impossible
 
 @dataclass(frozen=True, kw_only=True)
 class Taught:
-    """A teacher's answer to one text; ``logs`` where it chooses a label, the rest where it writes."""
+    """A teacher's answer to one text; ``logs`` where it chooses a label (``states`` where these were wanted), the rest where it writes."""
 
     logs: tuple[float, ...] = ()
+    states: str = ""
     text: str = ""
     ids: tuple[int, ...] = ()
     top: tuple[tuple[int, ...], ...] = ()
@@ -39,6 +42,7 @@ class Taught:
         try:
             return cls(
                 logs=tuple(map(float, data.get("logs", ()))),
+                states=str(data.get("states", "")),
                 text=str(data.get("text", "")),
                 ids=tuple(map(int, data.get("ids", ()))),
                 top=tuple(tuple(map(int, one)) for one in data.get("top", ())),
@@ -66,6 +70,17 @@ def of_logs(logs: Sequence[float]) -> Taught:
     with np.errstate(invalid="ignore"):  # what is no number stays none: ``finite`` tells
         found = found - np.logaddexp.reduce(found)
     return Taught(logs=tuple(round(float(log), 6) for log in found))
+
+
+def packed(states: Float[np.ndarray, "X H"]) -> str:
+    """States as they are kept; what is beyond float16 becomes its largest number."""
+    largest = float(np.finfo(np.float16).max)
+    return base64.b64encode(np.clip(states, -largest, largest).astype("<f2").tobytes()).decode()
+
+
+def unpacked(taught: Sequence[Taught]) -> Float[np.ndarray, "N Y"]:
+    """The states of several answers, [X · H] each."""
+    return np.stack([np.frombuffer(base64.b64decode(one.states), "<f2") for one in taught]).astype(np.float32)
 
 
 def probabilities(taught: Sequence[Taught]) -> Float[np.ndarray, "N C"]:

@@ -8,7 +8,7 @@ A model with a classification head of its own is in ``classifier``, one at an ad
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from epigraph.distilling.objective import answer_logs
-from epigraph.distilling.taught import Taught, of_logs
+from epigraph.distilling.taught import Taught, of_logs, packed
 from epigraph.distilling.written import HardPrompt
 from epigraph.engine import Engine, before_stop, generate
 from epigraph.errors import TaskError
@@ -59,7 +59,8 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BaseTeacher:
-    """A prompted base as a teacher. ``labels`` is the student's order of them; ``top`` how many tokens are kept a place."""
+    """A prompted base as a teacher. ``labels`` is the student's order of them; ``top`` how many tokens are kept a place, ``states``
+    whether the states are that its labels are read from."""
 
     name: str
     solver: PromptedBase
@@ -68,6 +69,7 @@ class BaseTeacher:
     shown: Sequence[Row] = ()
     is_prompt: bool = False  # a stored prompt: its vectors can be carried to the student's base
     top: int = 32
+    states: bool = False
 
     @property
     def together(self) -> int:
@@ -92,7 +94,7 @@ class BaseTeacher:
             "labels": [[label, task.labels[label]] for label in self.labels],
             "answers": [task.kind, solver.members, solver.output_tokens, list(task.stop), self.top, task.chat],
             "shift": solver.shift.to_dict() if solver.shift else {},
-        }
+        } | ({"states": True} if self.states else {})
 
     @property
     def vocabulary(self) -> Mapping[str, int] | None:
@@ -105,11 +107,34 @@ class BaseTeacher:
         solver = self.reader
         if solver.task.writes:
             return self._write(solver, solver.encode(rows))
+        if self.states:
+            return self._with_states(solver, solver.encode(rows))
         own = list(solver.task.labels)
         columns = [own.index(label) for label in self.labels]
         with np.errstate(divide="ignore"):
             found = np.log(solver.probabilities(rows).astype(np.float64))
         return [of_logs(one[columns].tolist()) for one in found]
+
+    @torch.no_grad()
+    def _with_states(self, solver: PromptedBase, rows: Sequence[Encoded]) -> list[Taught]:
+        """Labels with the states that they are read from."""
+        engine, tree = solver.engine, solver.tree
+        found: dict[int, Taught] = {}
+        for chosen in engine.batches(rows, len(tree.fed_tokens)):
+            states = engine.node_states([rows[i] for i in chosen], [solver.forms], tree)
+            logs = tree.labels(engine.scores_of(states, tree)).cpu().tolist()
+            for i, some, told in zip(chosen, states.float().cpu().numpy(), logs, strict=True):
+                found[i] = replace(of_logs(told), states=packed(some))
+        return [found[i] for i in range(len(rows))]
+
+    def with_states(self, engine: Engine, task: Task) -> "BaseTeacher":
+        """The same, its states kept where a student on ``engine`` can have them too: one base, the same labels in the same words."""
+        own = self.solver
+        alike = own.engine.base.fingerprint == engine.base.fingerprint and list(own.task.labels.items()) == list(
+            task.labels.items()
+        )
+        plain = own.members == 1 and own.shift is None and not own.engine.plain
+        return replace(self, states=alike and plain and task.has_labels)
 
     @torch.no_grad()
     def _write(self, solver: PromptedBase, rows: Sequence[Encoded]) -> list[Taught]:

@@ -254,14 +254,22 @@ class Engine:
             each = len(rows) // len(prompts)
             parts = [chain_scores(self, rows[s * each : (s + 1) * each], f, tree) for s, f in enumerate(prompts)]
             return torch.cat(parts)
+        return self.scores_of(self.node_states(rows, prompts, tree), tree)
+
+    def node_states(self, rows: Sequence[Encoded], prompts: Asked, tree: Tree) -> Float[Tensor, "B X H"]:
+        """The last states from which every branching node is read, for every row, in one tree-masked pass, with gradient."""
         tail = Tail([tree.fed_tokens] * len(rows), tree.fed_depths, tree.ancestors)
         done = self.forward_side_by_side(rows, prompts, tail)
         device, B = self.base.device, len(rows)
         columns = done.stream.ends[:, None] + torch.tensor(tree.reads)[None]
         row = torch.arange(B)[:, None].expand_as(columns)
-        states = done.at(row.reshape(-1).to(device), columns.reshape(-1).to(device))
-        logits = self.trunk.logits(states, tree.trie.tokens, tree.rows).view(B, len(tree.reads), -1)
-        node = torch.arange(len(tree.reads), device=device)[None].expand(B, -1)
+        return done.at(row.reshape(-1).to(device), columns.reshape(-1).to(device)).view(B, len(tree.reads), -1)
+
+    def scores_of(self, states: Float[Tensor, "B X H"], tree: Tree) -> Float[Tensor, "B X M"]:
+        """log softmax over the children of every branching node from the states that it is read from."""
+        B, X, _ = states.shape
+        logits = self.trunk.logits(states.flatten(0, 1), tree.trie.tokens, tree.rows).view(B, X, -1)
+        node = torch.arange(X, device=states.device)[None].expand(B, -1)
         return tree.children(logits, node)
 
     # ---- generation --------------------------------------------------------------------------------------------------
