@@ -211,7 +211,8 @@ class Base:
             found = nn.functional.linear(hidden, self.head.weight).float()
         else:
             weight = self.head_rows(tokens) if rows is None else rows
-            found = nn.functional.linear(hidden.float(), weight.float())
+            with torch.autocast(self.device.type, enabled=False):  # of a rival that trains a stock model
+                found = nn.functional.linear(hidden.float(), weight.float())
         bias = getattr(self.head, "bias", None)
         if bias is not None:
             found = found + (bias if tokens is None else bias[torch.tensor(list(tokens), device=self.device)]).float()
