@@ -12,6 +12,7 @@ import logging
 import platform
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class Meter:
     """Running totals since it was made."""
 
     started: float = field(default_factory=time.perf_counter)
-    joules_before: float | None = field(default_factory=lambda: counted_joules())
+    joules_before: dict[str, float] | None = field(default_factory=lambda: counted_joules())
     busy_before: float = field(default_factory=time.process_time)
 
     @property
@@ -40,9 +41,9 @@ class Meter:
 
     def energy(self, power: "Power | None" = None) -> dict[str, Any]:
         """``joules`` and ``joules_source``: "measured", or how they were estimated. ``power`` is the processor's, if known."""
-        now = counted_joules()
-        if now is not None and self.joules_before is not None and now >= self.joules_before:
-            return {"joules": round(now - self.joules_before, 1), "joules_source": "measured (RAPL)"}
+        counted = joules_between(self.joules_before, counted_joules())
+        if counted is not None:
+            return {"joules": round(counted, 1), "joules_source": "measured (RAPL: the CPU packages, whoever used them)"}
         cores = psutil.cpu_count() or 1
         if power is not None:
             busy = time.process_time() - self.busy_before
@@ -73,13 +74,32 @@ def processor_power() -> Power:
     return Power(WATTS_A_CORE * cores, f"{WATTS_A_CORE:.0f} W a core, CPU seconds")
 
 
-def counted_joules() -> float | None:
-    """The energy counter of all CPU packages in joules; None where the machine has none or hides it."""
+def counted_joules() -> dict[str, float] | None:
+    """The energy counter of every CPU package in joules; None where the machine has none or hides it.
+
+    Other zones, such as ``psys`` for the whole machine, hold the packages too and would count them twice.
+    """
     try:
-        counters = [p / "energy_uj" for p in RAPL.glob("intel-rapl:?")]
-        return sum(int(c.read_text()) for c in counters) / 1e6 if counters else None
+        zones = [zone for zone in RAPL.glob("intel-rapl:*") if (zone / "name").read_text().startswith("package")]
+        return {zone.name: int((zone / "energy_uj").read_text()) / 1e6 for zone in zones} or None
     except (OSError, ValueError):
         return None
+
+
+def joules_between(before: Mapping[str, float] | None, now: Mapping[str, float] | None) -> float | None:
+    """Joules of all packages between two readings; a counter that began anew meanwhile is followed once over its end.
+
+    None where it cannot be known.
+    """
+    if before is None or now is None or set(before) != set(now):
+        return None
+    spent = {name: now[name] - before[name] for name in now}
+    try:
+        for name in [name for name, joules in spent.items() if joules < 0]:
+            spent[name] += int((RAPL / name / "max_energy_range_uj").read_text()) / 1e6
+    except (OSError, ValueError):
+        return None
+    return sum(spent.values()) if min(spent.values()) >= 0 else None
 
 
 def peak_memory() -> int:

@@ -70,6 +70,8 @@ def test_ctrl_c_prints_the_command_that_goes_on(
         (["--resume", "nowhere", "--seeds", "2", "--methods", "kv"], "--resume was given with --methods, --seeds"),
         (["--resume", "nowhere", "--limit", "3", "--json"], "nowhere holds no comparison to go on with"),
         (["train.csv", "--seeds", "0"], "seeds 0 was asked"),
+        (["train.csv", "--task-kind", "choise"], "kind 'choise' is not a kind of task"),
+        (["train.csv", "--report", "x.pdf"], "a report is a page (.html) or Markdown (.md). Write --report x.html"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_loaded(
@@ -117,6 +119,7 @@ def test_a_hard_prompt_that_cannot_be_tried(cli: Any, make_csv: Any, toy_flags: 
     data = make_csv(rows=20)
     assert "one of them" in cli("prompt", "try", data).err
     assert "is empty" in cli("prompt", "try", data, "--text", " ", *toy_flags).err
+    assert "not a kind of task" in cli("prompt", "try", data, "--text", "Which?", "--task-kind", "x", *toy_flags).err
     unknown = cli("prompt", "try", data, "--text", "{text} of {title}:", *toy_flags)
     assert unknown.code == 2
     assert "{title}" in unknown.err

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigraph.cli.options import BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, check_alone, examples, with_settings
+from epigraph.cli.options import (
+    BaseFlag,
+    DeviceFlag,
+    DtypeFlag,
+    JsonFlag,
+    TaskKindFlag,
+    check_alone,
+    examples,
+    with_settings,
+)
 from epigraph.cli.output import print_json, print_table, say
 from epigraph.cli.progress import Resumable
 from epigraph.compare.asked import CompareConfig
@@ -38,6 +47,7 @@ def compare(
     template: Annotated[
         str, typer.Option("--template", help='text around an example, such as "{text}{prompt}\\nLabel:"')
     ] = "",
+    task_kind: TaskKindFlag = "",
     folder: Annotated[
         Path | None, typer.Option("--folder", help="where cells and reports are kept; by default comparisons/TASK")
     ] = None,
@@ -54,8 +64,9 @@ def compare(
 
     All get the same rows, seeds and budget. Every finished part is kept; the same command, or --resume, goes on from there.
     """
-    from epigraph.compare.errand import Errand, read_errand, read_hard_prompts, run_errand, write_reports
+    from epigraph.compare.errand import Errand, check_report, read_errand, read_hard_prompts, run_errand, write_reports
 
+    check_report(report)
     if resume is not None:
         check_alone(given, "resume", besides=("limit", "report", "json"))
         errand = read_errand(resume)
@@ -70,6 +81,7 @@ def compare(
             config=config,
             test=test,
             template=template.replace("\\n", "\n"),
+            task_kind=task_kind,
             base=base,
             device=device,
             dtype=dtype,
@@ -106,7 +118,7 @@ def show(done: "Comparison", errand: "Errand", written: list[Path], *, as_json: 
 def command_of(errand: "Errand") -> str:
     """The command that makes this comparison anew."""
     usual, words = CompareConfig(), ["epigraph", "compare", errand.task]
-    for flag, value in (("--test", errand.test), ("--template", errand.template)):
+    for flag, value in (("--test", errand.test), ("--template", errand.template), ("--task-kind", errand.task_kind)):
         words += [flag, value.replace("\n", "\\n")] if value else []
     for flag, value, left_out in (
         ("--base", errand.base, "default"),

@@ -16,6 +16,9 @@ from epigraph.errors import InputError
 LibraryFlag = Annotated[
     Path, typer.Option("--library", envvar="EPIGRAPH_LIBRARY", help="folder of the named prompts", show_default=True)
 ]
+TaskKindFlag = Annotated[
+    str, typer.Option("--task-kind", help="classification, generation, choice, multilabel or ordinal; else as found")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="one machine-readable object on standard output")]
 BaseFlag = Annotated[str, typer.Option("--base", help="base: default, a folder, or a hub name")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="cuda, mps, cpu or auto")]

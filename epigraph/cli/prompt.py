@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, examples
+from epigraph.cli.options import LIBRARY, BaseFlag, DeviceFlag, DtypeFlag, JsonFlag, LibraryFlag, TaskKindFlag, examples
 from epigraph.cli.output import METRIC_NAMES, print_json, print_table, say, share_text
 from epigraph.errors import InputError
 
@@ -33,6 +33,7 @@ def try_prompt(
     file: Annotated[Path | None, typer.Option("--file", help="a file that holds the hard prompt")] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="training rows to score on, always the same ones")] = 100,
     wrong: Annotated[int, typer.Option("--wrong", min=0, help="wrong answers to show")] = 10,
+    task_kind: TaskKindFlag = "",
     base: BaseFlag = "default",
     device: DeviceFlag = "auto",
     dtype: DtypeFlag = "auto",
@@ -49,7 +50,7 @@ def try_prompt(
     if bool(text) == (file is not None):
         raise InputError("give the hard prompt as --text or as --file, one of them.")
     said = read_hard_prompts([file])[0][1] if file is not None else text.replace("\\n", "\n")
-    meant = Task.from_file(task)
+    meant = Task.from_file(task, kind=task_kind or None)
     check_draft(meant, said)
     engine = Engine(load_base(base, dtype=dtype, device=device, note=say))
     tried = try_draft(engine, meant, said, rows=rows, book=DraftBook(library))

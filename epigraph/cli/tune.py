@@ -14,6 +14,7 @@ from epigraph.cli.options import (
     DtypeFlag,
     JsonFlag,
     LibraryFlag,
+    TaskKindFlag,
     check_alone,
     examples,
     with_settings,
@@ -46,9 +47,7 @@ def tune(
     template: Annotated[
         str, typer.Option("--template", help='text around an example, such as "{text}{prompt}\\nLabel:"')
     ] = "",
-    task_kind: Annotated[
-        str, typer.Option("--task-kind", help="classification, generation, choice, multilabel or ordinal; else as found")
-    ] = "",
+    task_kind: TaskKindFlag = "",
     start_from: Annotated[
         str, typer.Option("--from", help="start from this stored prompt, such as a universal one: --start prompt:NAME")
     ] = "",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epigraph.config import setting
+from epigraph.config import parse_budget, setting
 from epigraph.errors import ConfigError
 
 METHODS = (
@@ -37,7 +37,10 @@ class CompareConfig:
     curve: str = setting(CURVE, "fewer training rows to try as well, with commas, or none; all rows are always tried")
     curve_seeds: int = setting(1, "seeds of a point of the data curve below all rows")
     trials: int = setting(3, "learning rates that each trained method may try; a hard-prompt search tries 8 times as many")
-    budget: float | None = setting(None, "seconds after which a search of any method tries nothing more; by default no end")
+    budget: str = setting(
+        "",
+        "a time such as 60s or 5m after which a search of any method tries nothing more, or a number of trials; by default no end",
+    )
     examples: int = setting(2000, "examples that a trained method sees at most, 3 to 20 passes; generation half of it")
     epochs: int | None = setting(None, "passes over the training rows for all trained methods, instead of --examples")
     limit: float | None = setting(None, "minutes after which nothing more is begun; the same command goes on another time")
@@ -51,10 +54,9 @@ class CompareConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
-        for name, unit in (("budget", "seconds"), ("limit", "minutes")):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"{name} {value} was asked; it must be a positive number of {unit}.")
+        if self.limit is not None and not 0 < self.limit < float("inf"):
+            raise ConfigError(f"limit {self.limit} was asked; it must be a positive number of minutes.")
+        parse_budget(self.budget)
         if not self.named:
             raise ConfigError("no methods were asked for.", f"Choose some of: {', '.join(METHODS)}.")
         _ = self.points
@@ -63,6 +65,18 @@ class CompareConfig:
     def named(self) -> list[str]:
         """The methods, in order, each once."""
         return list(dict.fromkeys(name.strip() for name in self.methods.split(",") if name.strip()))
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds after which a search tries nothing more; None for no end."""
+        asked = parse_budget(self.budget)
+        return asked if isinstance(asked, float) else None
+
+    @property
+    def tries(self) -> int:
+        """How many learning rates each trained method may try: a budget in trials, or ``trials``."""
+        asked = parse_budget(self.budget)
+        return asked if isinstance(asked, int) else self.trials
 
     @property
     def points(self) -> list[int]:
@@ -82,6 +96,8 @@ class CompareConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CompareConfig":
         """The config with these values; ConfigError on a name it does not have."""
+        if not isinstance(values.get("budget", ""), str):  # as folders have it that were begun when it was a number
+            values = {**values, "budget": "" if values["budget"] is None else f"{values['budget']:g}s"}
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = [name for name in values if name not in known]
         if unknown:

@@ -41,6 +41,7 @@ from epigraph.methods.solver import PromptedBase
 from epigraph.metrics import score_classification
 from epigraph.prompts import Embedded, KeyValue
 from epigraph.report import to_html, to_markdown
+from epigraph.report.numbers import share_text
 from epigraph.tasks.row import Row, Split
 from epigraph.tasks.task import Task
 from epigraph.tasks.template import Template
@@ -371,7 +372,76 @@ def test_a_runner_up_that_is_surely_better_is_said_to_be(monkeypatch: pytest.Mon
             "lora": [answers_of(task, [True] * 200)],
         },
     )
-    assert "scored 2.0 points more, not significant (95%:" in verdict(level)[0]
+    assert "scored 2.0 points more, not significant (p " in verdict(level)[0]
+
+
+def test_a_test_that_is_not_passed_says_why_its_interval_may_leave_out_0() -> None:
+    """The verdict said "not significant (95%: +11.1 to +77.8)": the p was corrected for 45 pairs, the interval was not."""
+    task = make_task(rows(40, 0), rows(18, 1))
+    half = [answers_of(task, [n % 9 > 3 for n in range(18)])]
+    good = [answers_of(task, [True] * 9 + [n % 9 > 3 for n in range(9)])]
+    found = planted(task, {"hard-prompt": half, "kv": good})
+    pair = found.pair(found.done[1].name, "kv")
+    assert pair.difference.low > 0
+    assert not pair.significant
+    said = " ".join(verdict(found))
+    assert f"not significant (p {share_text(pair.p)} of the tests; of this pair alone 95%: +" in said
+    level = planted(task, {"hard-prompt": half, "kv": half})
+    assert "not significant (95%: -" in " ".join(verdict(level))
+
+
+def test_seconds_and_operations_each_have_their_direction() -> None:
+    """ "2.0 times dearer to train (seconds; 0.0 times by counted FLOPs)" """
+    task = make_task(rows(40, 0), rows(18, 1))
+    answers = [answers_of(task, [True] * 18)]
+    found = planted(task, {"kv": answers, "lora": answers})
+    kv, lora = found.cells
+    cells = [replace(kv, cost=kv.cost | {"seconds": 2.0, "flops": 10}), replace(lora, cost=lora.cost | {"flops": 1000})]
+    said = " ".join(verdict(replace(found, cells=cells)))
+    assert "2.0 times dearer to train (seconds; 100 times cheaper by counted FLOPs)" in said
+
+
+def test_what_was_not_run_is_not_said_to_be_needless() -> None:
+    """All that trains had failed, and the verdict was: no method beats the hard prompt, nothing needs to be trained."""
+    task = make_task(rows(40, 0), rows(18, 1))
+    answers = [answers_of(task, [True] * 18)]
+    found = planted(task, {"hard-prompt": answers, "few-shot-random": answers, "kv": answers})
+    assert "No method beats the hard prompt" in verdict(found)[0]
+    assert "nothing needs to be trained" in verdict(found)[0]
+    cells = [replace(cell, status="failed", reason="no memory") if cell.method == "kv" else cell for cell in found.cells]
+    said = verdict(replace(found, cells=cells))
+    assert said[0].startswith("No method that was run beats the hard prompt (accuracy 1.000); none that trains was run.")
+    assert "Soft prompt `kv`: failed: no memory" in [line[:1].upper() + line[1:] for line in said]
+
+
+def test_a_verdict_on_rows_that_train_too_says_so() -> None:
+    """ "Take linear probe: significantly better than every other method", with 11 of 20 test rows among the training rows."""
+    task = make_task(rows(40, 0), rows(40, 0)[:10] + rows(30, 1))
+    found = planted(task, {"probe": [answers_of(task, [True] * 40)], "kv": [answers_of(task, [False] * 40)]})
+    shared = found.material.shared
+    assert shared >= 10
+    assert verdict(found)[0].endswith(f" But {shared} of 40 test rows stand among the training rows too.")
+
+
+def test_a_point_of_the_curve_that_failed_is_named() -> None:
+    """It was left out of the picture and the table, and nothing said that it had been tried."""
+    task = make_task(rows(40, 0), rows(18, 1))
+    answers = [answers_of(task, [True] * 18)]
+    found = planted(task, {"hard-prompt": answers, "kv": answers})
+    few = [Cell(method="kv", rows=n, seed=0, status="cannot run", reason="it is too few") for n in (8, 16)]
+    found = replace(found, cells=[*found.cells, *few])
+    assert "soft prompt `kv`, 8, 16 rows: cannot run: it is too few" in to_markdown(make_page(found))
+    kv = next(method for method in comparison_json(found)["methods"] if method["name"] == "kv")
+    assert kv["gaps"][0] == {"rows": 8, "seed": 0, "status": "cannot run", "reason": "it is too few"}
+
+
+def test_a_loss_that_stays_is_not_said_to_be_lowered() -> None:
+    """ "lowered the model's loss on a general text from 5.555 to 5.555" """
+    task = make_task(rows(40, 0), rows(18, 1))
+    found = planted(task, {"lora": [answers_of(task, [True] * 18)]})
+    cell = replace(found.cells[0], forgetting={"before": 5.55512, "after": 5.55509})
+    said = " ".join(verdict(replace(found, cells=[cell])))
+    assert "LoRA, all linear layers left the model's loss on a general text at 5.555 nats a token." in said
 
 
 def test_a_method_of_which_nothing_was_run_is_not_done(done: Comparison) -> None:
@@ -557,7 +627,8 @@ def test_few_rows_are_refused() -> None:
         ({"methods": " , "}, "no methods were asked"),
         ({"curve": "8,many"}, "curve '8,many' was asked"),
         ({"curve": "2"}, "the fewest are 4"),
-        ({"budget": -1.0}, "budget -1.0 was asked"),
+        ({"budget": "-1s"}, "budget '-1s' was asked"),
+        ({"limit": -1.0}, "limit -1.0 was asked"),
         ({"seeds": 0}, "seeds 0 was asked"),
     ],
 )
@@ -566,6 +637,16 @@ def test_what_cannot_be_asked(asked: dict[str, Any], message: str) -> None:
         CompareConfig(**asked)
     with pytest.raises(ConfigError, match="settings nonsense are not known"):
         CompareConfig.from_dict({"nonsense": 1})
+
+
+def test_a_budget_means_here_what_it_means_to_tune() -> None:
+    """``compare --budget 60s`` was refused, and 60 meant seconds, where ``tune --budget 60`` means trials."""
+    time, trials, neither = CompareConfig(budget="1m"), CompareConfig(budget="2"), CompareConfig()
+    assert (time.seconds, time.tries) == (60.0, 3)
+    assert (trials.seconds, trials.tries) == (None, 2)
+    assert (neither.seconds, neither.tries) == (None, 3)
+    assert CompareConfig.from_dict({"budget": 90.0}).seconds == 90.0  # as folders have it that were begun before
+    assert CompareConfig.from_dict({"budget": None}).budget == ""
 
 
 def test_an_unknown_method_is_named_with_its_neighbour(task: Task) -> None:

@@ -75,7 +75,8 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One method's row of the table. ``curve`` has (rows, value, low, high, seeds), rising, all rows last."""
+    """One method's row of the table. ``curve`` has (rows, value, low, high, seeds), rising, all rows last; ``gaps`` are the cells
+    of fewer rows that have no score."""
 
     method: Method
     status: str
@@ -85,6 +86,7 @@ class Result:
     settings: Mapping[str, Any]
     reasons: Mapping[str, str]
     curve: Sequence[tuple[int, float, float, float, int]]
+    gaps: Sequence[Cell]
     forgetting: Mapping[str, float]
     metric: str
     cells: Sequence[Cell]
@@ -123,6 +125,9 @@ class Result:
             "reason": self.reason,
             "reasons": dict(self.reasons),
             "curve": points,
+            "gaps": [
+                {"rows": cell.rows, "seed": cell.seed, "status": cell.status, "reason": cell.reason} for cell in self.gaps
+            ],
             "forgetting": dict(self.forgetting),
         }
 
@@ -237,6 +242,7 @@ class Comparison:
             settings=first.settings,
             reasons=first.reasons,
             curve=self._curve(method, done),
+            gaps=[c for c in self.cells if c.method == method.name and c.rows != self.every and not c.done],
             forgetting=_means([cell.forgetting for cell in done]),
             metric=self.metric,
             cells=done,

@@ -24,6 +24,7 @@ from epigraph.tasks.task import Task
 from epigraph.tasks.text_file import read_text
 
 ASKED = "comparison.json"
+REPORTS = (".html", ".htm", ".md")
 Note = Callable[[str], None]
 
 
@@ -36,6 +37,7 @@ class Errand:
     config: CompareConfig
     test: str = ""
     template: str = ""
+    task_kind: str = ""
     base: str = "default"
     device: str = "auto"
     dtype: str = "auto"
@@ -79,9 +81,8 @@ def run_errand(
     errand: Errand, *, note: Note = lambda _text: None, started: Callable[[Path], None] = lambda _folder: None
 ) -> Comparison:
     """Compare. Data, methods and settings are checked before the base is loaded; the folder is written after that."""
-    task = Task.from_file(
-        errand.task, test=errand.test or None, template=errand.template or None, strict=errand.config.strict
-    )
+    asked: dict[str, Any] = {"test": errand.test or None, "template": errand.template or None}
+    task = Task.from_file(errand.task, **asked, kind=errand.task_kind or None, strict=errand.config.strict)
     make_methods(errand.config, task, errand.written)
     gather(task, rows=errand.config.rows, tests=errand.config.tests)
     check_folder(errand)
@@ -105,6 +106,15 @@ def check_folder(errand: Errand) -> None:
         )
     if not path.is_file() and errand.folder.is_dir() and any(errand.folder.iterdir()):
         raise InputError(f"folder {errand.folder} exists and holds no comparison.", "Pass another --folder.")
+
+
+def check_report(report: Path | None) -> None:
+    """InputError where the report would be in a format that is none of ours."""
+    if report is not None and report.suffix.lower() not in REPORTS:
+        raise InputError(
+            f"report {report} was asked, but a report is a page (.html) or Markdown (.md).",
+            f"Write --report {report.with_suffix('.html')}; a browser prints it as PDF.",
+        )
 
 
 def write_reports(comparison: Comparison, errand: Errand, command: str, report: Path | None) -> list[Path]:

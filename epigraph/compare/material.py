@@ -33,12 +33,14 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """The task, all rows that may train, and the test rows. ``split`` says what the test rows are: test or holdout."""
+    """The task, all rows that may train, and the test rows. ``split`` says what the test rows are: test or holdout; ``shared``
+    of them say the same as a training row."""
 
     task: Task
     rest: Sequence[Row]
     test: Sequence[Row]
     split: str
+    shared: int
     warnings: Sequence[str]
 
     def part(self, rows: int, seed: int) -> Part:
@@ -62,7 +64,10 @@ def gather(task: Task, *, rows: int | None, tests: int | None) -> Material:
         )
     test = head(final, len(final) if tests is None else tests, seed=0)
     rest = rest if rows is None or rows >= len(rest) else head(rest, rows, seed=0)
-    return Material(task=task, rest=rest, test=test, split=split, warnings=_warnings(task, rest, test))
+    shared = _overlap(rest, test)
+    return Material(
+        task=task, rest=rest, test=test, split=split, shared=shared, warnings=_warnings(task, rest, test, shared)
+    )
 
 
 def set_apart(task: Task) -> tuple[list[Row], list[Row], str]:
@@ -74,9 +79,9 @@ def set_apart(task: Task) -> tuple[list[Row], list[Row], str]:
     return rest, final, "holdout"
 
 
-def _warnings(task: Task, rest: Sequence[Row], test: Sequence[Row]) -> list[str]:
+def _warnings(task: Task, rest: Sequence[Row], test: Sequence[Row], shared: int) -> list[str]:
     found = []
-    if shared := _overlap(rest, test):
+    if shared:
         found.append(
             f"{shared} of {len(test)} test rows stand among the training rows too: scores of methods that train on them "
             "are too good"

@@ -152,7 +152,7 @@ def _costs(comparison: Comparison) -> list[Part]:
         "rows a second",
         "general text",
     ]
-    source = str(comparison.done[0].cost["joules_source"])
+    source = "; ".join(dict.fromkeys(str(r.cost["joules_source"]) for r in comparison.done))
     explained = (
         "FLOPs are counted: all products of training, choosing and validation, and of reading the texts. FLOPs and energy "
         f"are those of one training and of the search for its learning rate. Energy: {source}. Own peak memory: what "
@@ -197,7 +197,7 @@ def _curves(comparison: Comparison) -> list[Part]:
         if len(points) > 1 or (points and not result.method.curved):
             series.append(Series(name=result.name, points=points, number=_number(comparison, result)))
     if not any(len(one.points) > 1 for one in series):
-        return []
+        return _gaps(comparison)
     ticks = sorted({p.x for one in series for p in one.points})
     svg = draw_curves(series, x_name="labelled rows, validation among them", y_name=comparison.metric, ticks=ticks)
     seeds = comparison.config.curve_seeds
@@ -210,7 +210,20 @@ def _curves(comparison: Comparison) -> list[Part]:
         [one.name, *(next((share_text(p.y) for p in one.points if p.x == tick), NONE) for tick in ticks)] for one in series
     ]
     columns = ["rows", *(f"{tick:,.0f}" for tick in ticks)]
-    return [Figure(svg=svg, caption=caption), Table(columns=columns, rows=table)]
+    return [Figure(svg=svg, caption=caption), Table(columns=columns, rows=table), *_gaps(comparison)]
+
+
+def _gaps(comparison: Comparison) -> list[Part]:
+    """Points that are not there, and why; methods without any score are named elsewhere."""
+    points: dict[tuple[str, str, str], list[int]] = {}
+    for result in comparison.done:
+        for cell in result.gaps:
+            points.setdefault((result.method.title, cell.status, cell.reason), []).append(cell.rows)
+    said = [
+        f"{title}, {', '.join(str(n) for n in sorted(set(rows)))} rows: {status}: {reason}"
+        for (title, status, reason), rows in points.items()
+    ]
+    return [Text(text="Points that are missing, or not of every seed:"), List(items=said)] if said else []
 
 
 def _pairs(comparison: Comparison) -> list[Part]:
@@ -232,12 +245,13 @@ def _pairs(comparison: Comparison) -> list[Part]:
             ]
         )
     unit = "ranks nearer" if comparison.metric in IN_RANKS else "points"
-    columns = ["pair", unit, "95%", "p (Holm)", "significant", "rows"]
+    columns = ["pair", unit, "95%, this pair alone", "p (Holm)", "significant", "rows"]
     note = (
         "Both methods on the same test rows, rows and seeds resampled together "
         f"({comparison.resamples:,} times); where answers are right or wrong, "
         "McNemar's exact test as well (of several seeds twice the median), and the larger p of the two. Holm's correction is "
-        f"over all {len(comparison.pairs)} pairs; those of the best method of every family are shown, result.json has all."
+        f"over all {len(comparison.pairs)} pairs, and not in the intervals; "
+        "those of the best method of every family are shown, result.json has all."
     )
     if not all(pair.training_variance for pair in pairs):
         note += (

@@ -173,7 +173,7 @@ class Session:
         limit = self.config.limit
         if limit is None or time.perf_counter() - started < 60 * limit:
             return None
-        reason = f"the limit of {limit:g} minutes was reached before it was begun"
+        reason = f"the limit of {limit:g} minutes was reached before it was begun. The same command goes on."
         return Cell(method=planned.method.name, rows=planned.rows, seed=planned.seed, status=UNSUPPORTED, reason=reason)
 
     def _new(self, planned: Planned) -> Cell:
@@ -238,12 +238,12 @@ class Session:
     def _budget(self, rows: int, share: float = 1.0) -> Budget:
         share *= GENERATION_SHARE if self.material.task.writes else 1.0
         passes = max(FEWEST_PASSES, min(MOST_PASSES, round(share * self.config.examples / max(1, rows))))
-        return Budget(trials=self.config.trials, seconds=self.config.budget, epochs=self.config.epochs or passes)
+        return Budget(trials=self.config.tries, seconds=self.config.seconds, epochs=self.config.epochs or passes)
 
     def _facts(self, planned: Planned, rate: float | None) -> dict[str, Any]:
         """Everything a cell depends on."""
         config = self.config
-        spent = {"trials": config.trials, "budget": config.budget, "examples": config.examples, "epochs": config.epochs}
+        spent = {"trials": config.tries, "budget": config.seconds, "examples": config.examples, "epochs": config.epochs}
         own = {"method": planned.method.name, "settings": dict(planned.method.settings), "rate": rate}
         return {**self.common, **own, "rows": planned.rows, "seed": planned.seed, **spent}
 
@@ -255,7 +255,7 @@ class Session:
         if kept is not None:
             return kept
         job, spent = self._rate_job(), Spent()
-        tried, until = [], None if self.config.budget is None else time.monotonic() + self.config.budget
+        tried, until = [], None if self.config.seconds is None else time.monotonic() + self.config.seconds
         for rate in method.rates(job):
             found = score_rate(method, replace(job, rate=rate), self.power)
             spent += found.spent

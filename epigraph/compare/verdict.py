@@ -12,6 +12,8 @@ from epigraph.metrics import LOWER_IS_BETTER, upward
 from epigraph.report.numbers import bytes_text, share_text, times_text
 
 WORDS = ("hard", "few-shot", "optimised")
+LEAST = {"seconds": 0.01, "flops": 1}
+"""What a cost is taken for at least, where costs are divided by it."""
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -19,7 +21,7 @@ def verdict(comparison: Comparison) -> list[str]:
     done = comparison.done
     if not done:
         return ["No method could be run: see the reasons in the table."]
-    found = [_first(comparison)]
+    found = [_first(comparison) + _known_rows(comparison)]
     best_soft = _best(done, "soft")
     if best_soft is not None:
         rivals = [r for r in done if r.method.family == "weights"]
@@ -32,8 +34,9 @@ def verdict(comparison: Comparison) -> list[str]:
     found += [f"{r.method.title}: {r.status}: {r.reason}" for r in comparison.results if not r.done]
     if len(done) > 1:
         count = len(comparison.pairs)
+        pairs = f"{count} pairs of methods were" if count > 1 else "1 pair of methods was"
         found.append(
-            f"{count} pairs of methods were tested on the same rows; differences called significant are so at 5% after "
+            f"{pairs} tested on the same rows; differences called significant are so at 5% after "
             "Holm's correction for all of them."
         )
     found += _one_seed(comparison)
@@ -43,6 +46,12 @@ def verdict(comparison: Comparison) -> list[str]:
             "its test score, so that this score is a little flattered."
         )
     return found
+
+
+def _known_rows(comparison: Comparison) -> str:
+    """What makes every score of a trained method too good, said with the verdict itself."""
+    shared, tests = comparison.material.shared, len(comparison.material.test)
+    return f" But {shared} of {tests} test rows stand among the training rows too." if shared else ""
 
 
 def _first(comparison: Comparison) -> str:
@@ -64,7 +73,7 @@ def _first(comparison: Comparison) -> str:
     if len(done) == 1:
         return f"{said}."
     if len(level) == 1:
-        return f"{said}, significantly better than every other method."
+        return f"{said}, significantly better than every other method{_that_was_run(comparison)}."
     if len(open_) > 1:
         return f"{said}, the best, and the cheapest to make of the {len(open_)} that cannot be told apart from it."
     others, do = ("1 other", "does") if len(level) == 2 else (f"{len(level) - 1} others", "do")
@@ -75,19 +84,25 @@ def _runner_up(comparison: Comparison, taken: Result, best: Result) -> str:
     """What is given up against the best, whether the paired test can tell, and what the best costs."""
     pair, metric = comparison.pair(taken.name, best.name), comparison.metric
     gap = f"{gap_text(metric, pair.difference.value)} {_more(metric)}{_rows_of(comparison, pair)}"
-    return f"{_capital(_named(best))} scored {gap}, {_significance(metric, pair)}, and is {_times(taken, best)} to make."
+    return f"{_capital(_named(best))} scored {gap}, {_significance(comparison, pair)}, and is {_times(taken, best)} to make."
 
 
 def _none_better(comparison: Comparison, best: Result, hard: Result) -> str:
     """That the hard prompt was not beaten, and whether the rows at hand could have told."""
-    said = f"No method beats the hard prompt ({comparison.metric} {share_text(hard.value)})"
+    score = f"({comparison.metric} {share_text(hard.value)})"
+    said = f"No method{_that_was_run(comparison)} beats the hard prompt {score}"
     if best is hard or comparison.gain(hard, best) <= 0:
-        return f"{said}: nothing needs to be trained."
+        trained = any(r.method.trained for r in comparison.done)
+        return f"{said}: nothing needs to be trained." if trained else f"{said}; none that trains was run."
     pair = comparison.pair(hard.name, best.name)
     gap = gap_text(comparison.metric, pair.difference.value)
-    return (
-        f"{said} by more than chance: the best, {_named(best)}, is {gap} better on {pair.rows} test rows, not significant."
-    )
+    tested = _significance(comparison, pair)
+    return f"{said} by more than chance: the best, {_named(best)}, is {gap} better on {pair.rows} test rows, {tested}."
+
+
+def _that_was_run(comparison: Comparison) -> str:
+    """What "every method" leaves out, where some have no scores."""
+    return "" if all(r.done for r in comparison.results) else " that was run"
 
 
 def _against(comparison: Comparison, soft: Result, other: Result) -> str:
@@ -99,7 +114,7 @@ def _against(comparison: Comparison, soft: Result, other: Result) -> str:
         said = f"{_capital(_named(soft))} scores the same as {_named(other)}"
     else:
         said = f"{_capital(_named(soft))} is {gap_text(metric, gap)} {where} {_named(other)}"
-    return f"{said}{_rows_of(comparison, pair)}, {_significance(metric, pair)}{_cheaper(soft, other)}."
+    return f"{said}{_rows_of(comparison, pair)}, {_significance(comparison, pair)}{_cheaper(soft, other)}."
 
 
 def _rows_of(comparison: Comparison, pair: Pair) -> str:
@@ -127,10 +142,18 @@ def _several_in_a_family(done: Sequence[Result]) -> bool:
     return len(families) > len(set(families))
 
 
-def _significance(metric: str, pair: Pair) -> str:
-    low, high = gain_bounds(metric, pair.difference.low, pair.difference.high)
-    only = "" if pair.training_variance else ", over the test rows only"
-    return f"{'significant' if pair.significant else 'not significant'} (95%: {low} to {high}{only})"
+def _significance(comparison: Comparison, pair: Pair) -> str:
+    """What the test says, with the interval of this pair alone; why both can be where they seem to disagree."""
+    ends = pair.difference.low, pair.difference.high
+    low, high = gain_bounds(comparison.metric, *ends)
+    bounds = f"95%: {low} to {high}" + ("" if pair.training_variance else ", over the test rows only")
+    if pair.significant:
+        return f"significant ({bounds})"
+    if ends[0] <= 0 <= ends[1]:
+        return f"not significant ({bounds})"
+    count = len(comparison.pairs)
+    tested = f"of the {count} pairs together" if count > 1 else "of the tests"
+    return f"not significant (p {share_text(pair.p)} {tested}; of this pair alone {bounds})"
 
 
 def _cheaper(soft: Result, other: Result) -> str:
@@ -140,13 +163,15 @@ def _cheaper(soft: Result, other: Result) -> str:
         more = soft.cost["added_tokens"] - other.cost["added_tokens"]
         tokens = f"{abs(more)} {'more' if more > 0 else 'fewer'} tokens a request" if more else "as many tokens a request"
         return f"; it adds {tokens}"
-    seconds, flops = (
-        made(other.cost, "seconds") / max(made(soft.cost, "seconds"), 0.01),
-        made(other.cost, "flops") / max(made(soft.cost, "flops"), 1),
-    )
-    if seconds >= 1:
-        return f"; {times_text(seconds)} cheaper to train (seconds; {times_text(flops)} by counted FLOPs)"
-    return f"; {times_text(1 / seconds)} dearer to train (seconds; {times_text(1 / flops)} by counted FLOPs)"
+    seconds, flops = (made(other.cost, what) / max(made(soft.cost, what), least) for what, least in LEAST.items())
+    return f"; {_ratio(seconds)} to train (seconds; {_ratio(flops)} by counted FLOPs)"
+
+
+def _ratio(other_over_own: float) -> str:
+    """Cheaper or dearer, each measure with its own direction."""
+    if other_over_own >= 1:
+        return f"{times_text(other_over_own)} cheaper"
+    return f"{times_text(1 / other_over_own)} dearer" if other_over_own > 0 else "dearer"
 
 
 def _curve(comparison: Comparison, soft: Result) -> list[str]:
@@ -168,10 +193,14 @@ def _forgetting(done: Sequence[Result]) -> list[str]:
     for result in done:
         if "after" in result.forgetting:
             before, after = result.forgetting["before"], result.forgetting["after"]
+            named = _capital(result.method.title)
+            if f"{before:.3f}" == f"{after:.3f}":
+                found.append(f"{named} left the model's loss on a general text at {before:.3f} nats a token.")
+                continue
             word = "raised" if after > before else "lowered"
             found.append(
-                f"{_capital(result.method.title)} {word} the model's loss on a general text from {before:.3f} to "
-                f"{after:.3f} nats a token; prompts leave the model as it is."
+                f"{named} {word} the model's loss on a general text from {before:.3f} to {after:.3f} nats a token; "
+                "prompts leave the model as it is."
             )
     return found
 

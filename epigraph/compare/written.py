@@ -107,7 +107,9 @@ class NearestFewShot:
 
     def fit(self, job: Job) -> Fitted:
         """Read the training rows and choose k."""
-        found, reason = best_nearest(job.engine, job.task, job.train, job.validation, job.output_tokens)
+        found, reason = best_nearest(
+            job.engine, job.task, job.train, job.validation, job.output_tokens, seconds=job.budget.seconds
+        )
         texts = sum(len(shown.encode()) for shown in found.shown)
         return Fitted(
             method=found,

@@ -6,7 +6,8 @@ Source: Liu et al. 2022 (KATE), section 2, https://arxiv.org/abs/2101.06804, wit
 encoder. No two rows share a prefix, so each is paid whole: k is at most 8.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -82,16 +83,26 @@ class NearestShots:
 
 
 def best_nearest(
-    engine: Engine, task: Task, train: Sequence[Row], validation: Sequence[Row], output_tokens: int
+    engine: Engine,
+    task: Task,
+    train: Sequence[Row],
+    validation: Sequence[Row],
+    output_tokens: int,
+    *,
+    seconds: float | None = None,
 ) -> tuple[NearestShots, str]:
-    """The k of 2, 4 and 8 that is best on at most 32 validation rows, and why."""
+    """The k of 2, 4 and 8 that is best on at most 32 validation rows, and why; fewest first, until ``seconds`` are spent."""
+    until = None if seconds is None else time.monotonic() + seconds
     first = NearestShots(engine, task, train, shots=COUNTS[0], output_tokens=output_tokens)
     rows = list(validation)[:CHOOSING_ROWS]
-    tried: Mapping[int, NearestShots] = {k: first.with_shots(k) for k in COUNTS if k == COUNTS[0] or k <= len(train)}
-    scores = {k: rank_method(method, rows)[0] for k, method in tried.items()}
+    scores: dict[int, float] = {}
+    for k in (k for k in COUNTS if k == COUNTS[0] or k <= len(train)):
+        scores[k] = rank_method(first.with_shots(k), rows)[0]
+        if until is not None and time.monotonic() > until:
+            break
     best = max(scores, key=lambda k: scores[k])
     said = ", ".join(f"{k} nearest: {upward(task.metric, score):.3f}" for k, score in scores.items())
-    return tried[best], f"best on {len(rows)} validation rows ({said})"
+    return first.with_shots(best), f"best on {len(rows)} validation rows ({said})"
 
 
 def _unit(states: States) -> Float[np.ndarray, "N H"]:

@@ -5,7 +5,7 @@ UNITS = ("B", "KB", "MB", "GB", "TB")
 
 def share_text(value: float) -> str:
     """A number from 0 to 1 with three places: ``.912``."""
-    return f"{value:.3f}".removeprefix("0")
+    return f"{round(value, 3) + 0.0:.3f}".removeprefix("0")  # + 0.0: no minus before what rounds to nothing
 
 
 def interval_text(value: float, low: float, high: float) -> str:

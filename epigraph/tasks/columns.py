@@ -16,7 +16,7 @@ from epigraph.tasks.choice import Choice, by_name
 from epigraph.tasks.doubt import missing
 from epigraph.tasks.headers import LABEL, OUTPUT, REFERENCES, WORDS, find, find_all, named, plain, synonyms
 from epigraph.tasks.kinds import KINDS_OF_TASK, Kind
-from epigraph.tasks.label_sets import SETS
+from epigraph.tasks.label_sets import SETS, find_delimiter
 from epigraph.tasks.layouts import can_unfold, find_layout, unfold
 from epigraph.tasks.many_answers import AnswerColumns, choice_columns, set_columns
 from epigraph.tasks.multiple_choice import ANSWERS, fit_choices
@@ -117,8 +117,28 @@ def detect_columns(
         layout=layout,
         words=_words(table, choice) if of_kind.one_label else None,
         reason=choice.reason,
-        kind_reason=why if found == "ordinal" else "",
+        kind_reason=why if found == "ordinal" else "" if kind else _kind_reason(table, choice, found),
     )
+
+
+def _kind_reason(table: Table, choice: Choice, found: Kind) -> str:
+    """Why a kind was taken that no column's name settles, and how to have the other; "" where there is no doubt."""
+    if choice.target is None or found != "classification":
+        return ""
+    values = distinct_texts(table.values(choice.target))
+    delimiter = find_delimiter(values)
+    several = [text for text in values if delimiter and delimiter in text]
+    if several and any(part.strip() in values for text in several for part in text.split(delimiter)):
+        return (
+            f"classification: {several[0]!r} in {choice.target!r} is taken for one label of {len(values)}; "
+            'kind = "multilabel" in a task TOML (or --task-kind) takes it for several'
+        )
+    if choice.kind is None:
+        return (
+            f"classification: {choice.target!r} holds {len(values)} short texts again and again, as labels are; "
+            'kind = "generation" in a task TOML (or --task-kind) writes them'
+        )
+    return ""
 
 
 def _of_many(found: AnswerColumns) -> Columns:

@@ -196,3 +196,22 @@ def test_unlabelled_alpaca_keeps_its_instruction():
 def test_round_trip(columns):
     assert Columns.from_dict(columns.kind, columns.to_dict()) == columns
     assert None not in columns.to_dict().values()
+
+
+def test_a_kind_that_the_values_settle_is_said_with_the_way_to_the_other() -> None:
+    """Outputs that recur were taken for labels, and nothing was said: the report spoke of accuracy where texts were expected."""
+    found = detect_columns(filled("input", ["output", YES_NO]), None, {})
+    assert found.kind == "classification"
+    assert "'output' holds 2 short texts again and again" in found.kind_reason
+    assert "--task-kind" in found.kind_reason
+    assert not detect_columns(filled("text", ["label", YES_NO]), None, {}).kind_reason
+    assert not detect_columns(filled("input", ["output", YES_NO]), None, {}, kind="classification").kind_reason
+
+
+def test_labels_that_may_be_several_are_said_to_be_taken_for_one() -> None:
+    """``red; blue`` became a label of its own beside ``red`` and ``blue``, silently."""
+    found = detect_columns(filled("text", ["labels", ["red; blue", "red", "blue"]]), None, {})
+    assert found.kind == "classification"
+    assert "'red; blue' in 'labels' is taken for one label of 3" in found.kind_reason
+    assert 'kind = "multilabel"' in found.kind_reason
+    assert not detect_columns(filled("text", ["label", ["fish, fresh", "meat"]]), None, {}).kind_reason
