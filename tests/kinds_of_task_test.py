@@ -15,6 +15,7 @@ from epigraph.config import TuneConfig
 from epigraph.engine import Engine
 from epigraph.tasks.task import Task
 from epigraph.tuning import tune
+from epigraph.tuning.search import CrossValidated
 
 QUICK = ["--epochs", "2", "--batch", "8", "--rate", "0.3", "--budget", "1", "--validation", "0.15", "--keep", "soft"]
 COLOURS = ("đỏ", "xanh", "vàng")
@@ -207,6 +208,19 @@ def test_a_calibration_is_stored_with_the_prompt_that_was_tuned_so(engine: Engin
     assert loaded.predict(["x"])[0].probabilities != plain.model.predict(["x"])[0].probabilities
     empty = [loaded.predict([text])[0].probabilities or {} for text in ("N/A", "[MASK]")]
     assert all(0.2 < one["good"] < 0.8 for one in empty), "no input, no opinion"
+
+
+@pytest.mark.parametrize("rows", [60, 12])
+def test_a_calibrated_prompt_is_judged_against_calibrated_hard_prompts(engine: Engine, rows: int) -> None:
+    """The verdict was "soft − hard is +0.389" of a hard prompt without the calibration, and the table below it showed the hard
+    prompt with it, better than the soft one; of few rows the table had the hard prompt without, the soft one with it."""
+    task = Task.from_rows([f"text {i} {'ab'[i % 2]}" for i in range(rows)], ["good", "bad"] * (rows // 2))
+    config = TuneConfig(epochs=1, rate=0.1, budget="1", calibrate="contextual", readings=1)
+    hard = tune(engine.base, task, config, engine=engine).verdict.hard
+    assert hard.method.shift is not None
+    judged: Any = hard.judged
+    methods = judged.methods if isinstance(judged, CrossValidated) else [judged.method]
+    assert all(method.shift is not None for method in methods)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,8 @@ def show(tried: "Tried", most: int) -> None:
         f"draft {draft.number} of {draft.task}: {METRIC_NAMES.get(draft.metric, draft.metric)} {_score(draft)}, {draft.rows} rows"
     )
     if "majority" in scores:
-        print(f"always the most frequent label: {share_text(scores['majority'])}")
+        floor = "always the same labels" if draft.metric == "micro_f1" else "always the most frequent label"
+        print(f"{floor}: {share_text(scores['majority'])}")
     if tried.best_before is not None:
         old = tried.best_before
         print(f"best before on the same rows: draft {old.number}, {_score(old)}: {_short(old.text)}")

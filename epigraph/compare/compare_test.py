@@ -414,6 +414,15 @@ def test_what_was_not_run_is_not_said_to_be_needless() -> None:
     assert "Soft prompt `kv`: failed: no memory" in [line[:1].upper() + line[1:] for line in said]
 
 
+def test_methods_that_are_no_better_than_the_constant_answer_are_said_to_be() -> None:
+    """ "No method beats the hard prompt (accuracy .500): nothing needs to be trained", where always one label gave .500."""
+    task = make_task(rows(40, 0), rows(18, 1))
+    constant = [["animal"] * 18]
+    found = planted(task, {"hard-prompt": constant, "kv": constant})
+    assert "But no method is better than always the most frequent label (.500)." in verdict(found)[0]
+    assert "But no method" not in verdict(planted(task, {"kv": [answers_of(task, [True] * 18)]}))[0]
+
+
 def test_a_verdict_on_rows_that_train_too_says_so() -> None:
     """ "Take linear probe: significantly better than every other method", with 11 of 20 test rows among the training rows."""
     task = make_task(rows(40, 0), rows(40, 0)[:10] + rows(30, 1))

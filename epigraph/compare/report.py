@@ -10,14 +10,12 @@ from epigraph.compare.measuring import TASKS_HELD
 from epigraph.compare.pace import duration
 from epigraph.compare.session import RATE_ROWS
 from epigraph.compare.spent import made
-from epigraph.compare.verdict import verdict
+from epigraph.compare.verdict import FLOORS, verdict
 from epigraph.metrics import LOWER_IS_BETTER
 from epigraph.report import Code, Figure, List, Page, Part, Point, Section, Series, Table, Text, draw_curves, draw_scatter
 from epigraph.report.numbers import bytes_text, count_text, interval_text, seconds_text, share_text
 
 NONE = "–"
-FLOORS = {"accuracy": "always the most frequent label", "micro_f1": "always the same labels"}
-"""What a reader compares with, for the metrics of which the scores have it."""
 MOST_LABELS = 20
 
 

@@ -11,6 +11,9 @@ from epigraph.compare.spent import made
 from epigraph.metrics import LOWER_IS_BETTER, upward
 from epigraph.report.numbers import bytes_text, share_text, times_text
 
+FLOORS = {"accuracy": "always the most frequent label", "micro_f1": "always the same labels"}
+"""What a reader compares with, for the metrics of which the scores have it."""
+ROUNDING = 1e-9
 WORDS = ("hard", "few-shot", "optimised")
 LEAST = {"seconds": 0.01, "flops": 1}
 """What a cost is taken for at least, where costs are divided by it."""
@@ -21,7 +24,7 @@ def verdict(comparison: Comparison) -> list[str]:
     done = comparison.done
     if not done:
         return ["No method could be run: see the reasons in the table."]
-    found = [_first(comparison) + _known_rows(comparison)]
+    found = [_first(comparison) + _useless(comparison) + _known_rows(comparison)]
     best_soft = _best(done, "soft")
     if best_soft is not None:
         rivals = [r for r in done if r.method.family == "weights"]
@@ -46,6 +49,17 @@ def verdict(comparison: Comparison) -> list[str]:
             "its test score, so that this score is a little flattered."
         )
     return found
+
+
+def _useless(comparison: Comparison) -> str:
+    """That even the best says no more than an answer that ignores the text; else a verdict reads as if something worked."""
+    best = comparison.done[0]
+    floor = best.scores.get("majority") if comparison.metric in FLOORS else None
+    if floor is not None and best.value <= float(floor) + ROUNDING:
+        return f" But no method is better than {FLOORS[comparison.metric]} ({share_text(float(floor))})."
+    if floor is None and comparison.material.task.writes and best.value <= 0:
+        return f" But no method has any {comparison.metric}: none writes what was asked."
+    return ""
 
 
 def _known_rows(comparison: Comparison) -> str:
@@ -169,6 +183,8 @@ def _cheaper(soft: Result, other: Result) -> str:
 
 def _ratio(other_over_own: float) -> str:
     """Cheaper or dearer, each measure with its own direction."""
+    if f"{other_over_own:.1f}" == "1.0":
+        return "about as dear"
     if other_over_own >= 1:
         return f"{times_text(other_over_own)} cheaper"
     return f"{times_text(1 / other_over_own)} dearer" if other_over_own > 0 else "dearer"

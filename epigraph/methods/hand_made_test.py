@@ -14,7 +14,7 @@ from epigraph.methods.hard import few_shot, instruction_first
 from epigraph.methods.label_words import mine_words, next_tokens
 from epigraph.methods.nearest_shots import NearestShots, best_nearest
 from epigraph.methods.probe import fit_probe
-from epigraph.methods.proposed import row_reward
+from epigraph.methods.proposed import answer_shown, row_reward
 from epigraph.methods.ranking import rank
 from epigraph.methods.search import HardPromptSearch, SearchLimits, instructions
 from epigraph.methods.shots import DRAWS, best_count, draw_balanced, with_prefix_read
@@ -226,3 +226,11 @@ def test_a_rows_reward_is_the_metric_of_that_row(writing: Task) -> None:
     assert row_reward(SCALE, Row(fields={}, target=lowest), lowest) == 1
     assert row_reward(SETS, SETS.train.rows[2], ()) == 1
     assert row_reward(SETS, SETS.train.rows[1], ("metal", "animal")) == 1
+
+
+def test_a_stronger_model_is_shown_all_labels_of_a_row() -> None:
+    """It was shown an empty answer for every row that may have several labels."""
+    task = Task.from_rows(["a", "b", "c"], [["red", "blue"], ["red"], []], kind="multilabel")
+    assert sorted(answer_shown(task, task.train.rows[0]).split(", ")) == ["blue", "red"]
+    single = Task.from_rows(TEXTS, LABELS)
+    assert answer_shown(single, single.train.rows[0]) == "animal"

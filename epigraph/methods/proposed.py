@@ -169,15 +169,21 @@ def _program(dspy: Any, search: HardPromptSearch) -> Any:
 def _examples(dspy: Any, search: HardPromptSearch, rows: Sequence[Row]) -> list[Any]:
     names = search.task.template.fields
     places = {id(row): place for place, row in enumerate(search.validation)}
-    words: Mapping[str, str] = search.task.labels
     return [
         dspy.Example(
             **{name: row.fields[name] for name in names},
             **{FIELD: places.get(id(row), -1)},
-            answer=words.get(row.target or "", row.target or ""),
+            answer=answer_shown(search.task, row),
         ).with_inputs(*names)
         for row in rows
     ]
+
+
+def answer_shown(task: Task, row: Row) -> str:
+    """The right answer in the words that the base says, several labels with commas."""
+    words: Mapping[str, str] = task.labels
+    given = row.labels if task.knows_labels and not task.has_labels else [row.target or ""]
+    return ", ".join(words.get(label, label) for label in given)
 
 
 def _dspy() -> Any:

@@ -94,9 +94,19 @@ def finish(made: Made) -> TuneResult:
     made.around.stage("scoring", 0, len(final))
     tasks = Wordings(written=made.task, tuned=solver.task)
     book, soft_only = made.around.book, _soft_only(made.config)
-    verdict = decide(judged, solver.engine, tasks, parts, solver.output_tokens, seed=seed, soft_only=soft_only, book=book)
+    verdict = decide(
+        judged,
+        solver.engine,
+        tasks,
+        parts,
+        solver.output_tokens,
+        seed=seed,
+        soft_only=soft_only,
+        book=book,
+        finish=lambda method: _calibrated(made, method),
+    )
     keeps_hard = verdict.keeps == "hard"
-    rival = _with_threshold(made, _calibrated(made, verdict.hard.method))
+    rival = verdict.hard.method
     kept = rival if keeps_hard else tuned
     unseen = parts.split in ("test", "holdout")  # else the final rows are those of the verdict
     hard = evaluate(book.of(rival) if unseen else verdict.hard.judged, final, split=parts.split, seed=seed)
@@ -214,11 +224,6 @@ def _calibrated(made: Made, solver: PromptedBase) -> PromptedBase:
     return calibrate(solver, how, [*parts.train, *parts.validation][:MATCHED_ROWS]) if how else solver
 
 
-def _with_threshold(made: Made, solver: PromptedBase) -> PromptedBase:
-    """Where answers were calibrated: with the threshold that fits them."""
-    return with_best_threshold(solver, made.parts.validation) if made.config.calibrate else solver
-
-
 def _answer_settings(tuned: PromptedBase, rival: PromptedBase) -> dict[str, Any]:
     """How answers are read off, where there is something to choose: for the prompt and for the hard prompt."""
     found: dict[str, Any] = {}
@@ -243,7 +248,7 @@ def _answer_reasons(made: Made, tuned: PromptedBase) -> dict[str, str]:
             f"{what}, which is what suits {task.metric}; mae is the mean distance in ranks, 0 to {len(task.labels) - 1}"
         )
     if tuned.shift is not None:
-        found["calibration"] = f"{tuned.shift.how}, as asked"
+        found["calibration"] = f"{tuned.shift.how}, as asked; of the hard prompts that it is judged against too"
     return found
 
 

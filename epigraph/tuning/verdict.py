@@ -37,6 +37,8 @@ from epigraph.tuning.search import CrossValidated
 SHOTS = (2, 4, 8, 16)
 LEAST = 1e-12
 Build = Callable[[Sequence[Row]], PromptedBase]
+Finish = Callable[[PromptedBase], PromptedBase]
+"""What is done to a prompt before it answers: its calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +107,17 @@ def decide(
     seed: int,
     soft_only: bool,
     book: Book | None = None,
+    finish: Finish = lambda method: method,
 ) -> Verdict:
     """The verdict on the validation rows, or on those that the folds hold out.
 
     ``soft_only`` says that the soft prompt is kept whatever comes out. ``book`` has what hard prompts answered before.
+    ``finish`` is what was done to the soft prompt too: both are judged as they would be stored.
     """
     task = tasks.tuned
     rows = [parts.all[place] for fold in parts.folds for place in fold] or list(parts.validation)
     rows = rows[:WATCHED_OUTPUTS] if task.writes else rows
-    hards = hard_prompts(engine, tasks, parts, output_tokens, seed=seed, book=book)
+    hards = hard_prompts(engine, tasks, parts, output_tokens, seed=seed, book=book, finish=finish)
     hard, tried = best_hard(hards, rows[:CHOOSING_ROWS])
     ours, theirs = (_answers(method, rows) for method in (soft, hard.judged))
     prefers_hard = rank([ours.watched, theirs.watched])[0] == 1
@@ -164,13 +168,20 @@ def best_hard(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPro
 
 
 def hard_prompts(
-    engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int, book: Book | None = None
+    engine: Engine,
+    tasks: Wordings,
+    parts: Parts,
+    output_tokens: int,
+    *,
+    seed: int,
+    book: Book | None = None,
+    finish: Finish = lambda method: method,
 ) -> list[HardPrompt]:
     """Every hard prompt that may be kept instead."""
     task, book = tasks.written, book or Book()
     found = []
     for name, written in zero_shots_that_fit(engine, tasks, output_tokens).items():
-        method = _kept(written, parts)
+        method = _kept(written, parts, finish)
         found.append(HardPrompt(name=name, method=method, judged=book.of(method), holds_texts=False))
     if len(parts.all) > FEW_ROWS or not (task.has_labels or task.writes):
         return found
@@ -178,7 +189,7 @@ def hard_prompts(
         if shots < len(parts.train):
             shown = _shown(engine, task, shots, output_tokens, seed)
             try:
-                found.append(_with_examples(f"{shots}-shot", shown, parts, book))
+                found.append(_with_examples(f"{shots}-shot", shown, parts, book, finish))
             except EpigraphError:  # so many examples do not fit beside a row
                 break
     return found
@@ -215,17 +226,17 @@ def _shown(engine: Engine, task: Task, shots: int, output_tokens: int, seed: int
     return build
 
 
-def _kept(hard: PromptedBase, parts: Parts) -> PromptedBase:
-    return with_best_threshold(storable(hard), parts.validation)
+def _kept(hard: PromptedBase, parts: Parts, finish: Finish) -> PromptedBase:
+    return with_best_threshold(finish(storable(hard)), parts.validation)
 
 
-def _with_examples(name: str, build: Build, parts: Parts, book: Book) -> HardPrompt:
-    method = _kept(build(parts.train), parts)
+def _with_examples(name: str, build: Build, parts: Parts, book: Book, finish: Finish) -> HardPrompt:
+    method = _kept(build(parts.train), parts, finish)
     judged: Scorable = book.of(method)
     if parts.folds:
         held = [set(fold) for fold in parts.folds]
         others = [[row for place, row in enumerate(parts.all) if place not in fold] for fold in held]
-        judged = CrossValidated([storable(build(rows)) for rows in others], parts.all, parts.folds)
+        judged = CrossValidated([finish(storable(build(rows))) for rows in others], parts.all, parts.folds)
     return HardPrompt(name=name, method=method, judged=judged, holds_texts=True)
 
 
