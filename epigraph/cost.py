@@ -70,7 +70,9 @@ def processor_power() -> Power:
         logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it warns of processors that it does not know
         found = TDP()
         if found.tdp:
-            return Power(float(found.tdp), f"{found.tdp} W for {cores} cores (codecarbon, {found.model}), CPU seconds")
+            guessed = found._get_cpu_power_from_registry(found.model) is None  # it has a default for all others
+            of = f"its guess, since it does not know {found.model}" if guessed else f"a whole {found.model}"
+            return Power(float(found.tdp), f"{found.tdp} W for {cores} cores (codecarbon: {of}), CPU seconds")
     return Power(WATTS_A_CORE * cores, f"{WATTS_A_CORE:.0f} W a core, CPU seconds")
 
 

@@ -1,11 +1,14 @@
 """Energy counters as Linux shows them, in a folder made up for it."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from epigraph import cost
-from epigraph.cost import Meter
+from epigraph.cost import Meter, processor_power
 
 MEASURED = "measured (RAPL: the CPU packages, whoever used them)"
 
@@ -48,3 +51,25 @@ def test_without_a_counter_joules_are_estimated_and_say_so(zones: Path) -> None:
     meter = Meter()
     (zones / "intel-rapl:0" / "energy_uj").write_text("hidden")
     assert "estimated" in meter.energy()["joules_source"]
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [(True, "codecarbon: a whole Chip 9"), (False, "codecarbon: its guess, since it does not know Chip 9")],
+)
+def test_a_guessed_power_is_not_said_to_be_the_processors(monkeypatch: pytest.MonkeyPatch, known: bool, said: str) -> None:
+    """Of processors that are not in its table codecarbon gives 4 watts a core, and these stood as "8 W (codecarbon, AMD EPYC)"."""
+
+    class TDP:
+        model, tdp = "Chip 9", 8.0
+
+        def _get_cpu_power_from_registry(self, _model: str) -> float | None:
+            return 8.0 if known else None
+
+    for name in ("codecarbon", "codecarbon.core", "codecarbon.core.cpu"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    cpu: Any = sys.modules["codecarbon.core.cpu"]
+    cpu.TDP = TDP
+    power = processor_power.__wrapped__()
+    assert power.watts == 8.0
+    assert said in power.source

@@ -23,6 +23,7 @@ METHODS = (
 )
 CURVE = "8,16,32,64,128,256"
 NO_CURVE = "none"
+RATES = 5  # that there are to try; a hard-prompt search would go on alone beyond them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ class CompareConfig:
     seed: int = setting(0, "the first seed")
     curve: str = setting(CURVE, "fewer training rows to try as well, with commas, or none; all rows are always tried")
     curve_seeds: int = setting(1, "seeds of a point of the data curve below all rows")
-    trials: int = setting(3, "learning rates that each trained method may try; a hard-prompt search tries 8 times as many")
+    trials: int = setting(
+        3, "learning rates that each trained method may try, at most 5; a hard-prompt search tries 8 times as many"
+    )
     budget: str = setting(
         "",
         "a time such as 60s or 5m after which a search of any method tries nothing more, or a number of trials; by default no end",
@@ -56,7 +59,11 @@ class CompareConfig:
                 raise ConfigError(f"{name} {value} was asked; it must be at least {least}.")
         if self.limit is not None and not 0 < self.limit < float("inf"):
             raise ConfigError(f"limit {self.limit} was asked; it must be a positive number of minutes.")
-        parse_budget(self.budget)
+        if self.tries > RATES:
+            raise ConfigError(
+                f"{self.tries} trials were asked; there are {RATES} learning rates to try, and every method gets the same.",
+                f"Ask for at most {RATES}, or for a time such as --budget 5m.",
+            )
         if not self.named:
             raise ConfigError("no methods were asked for.", f"Choose some of: {', '.join(METHODS)}.")
         _ = self.points

@@ -639,6 +639,8 @@ def test_few_rows_are_refused() -> None:
         ({"budget": "-1s"}, "budget '-1s' was asked"),
         ({"limit": -1.0}, "limit -1.0 was asked"),
         ({"seeds": 0}, "seeds 0 was asked"),
+        ({"trials": 12}, "12 trials were asked; there are 5"),  # trained methods stopped at 5, hard-prompt searches did not
+        ({"budget": "12"}, "12 trials were asked"),
     ],
 )
 def test_what_cannot_be_asked(asked: dict[str, Any], message: str) -> None:

@@ -98,7 +98,7 @@ def _written(dspy: Any, proposer: Proposer, search: HardPromptSearch, trials: in
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise Unsupported(
-            f"model {proposer.model!r} at {proposer.address} could not write hard prompts: {type(error).__name__}: {said}",
+            f"model {proposer.model!r} at {proposer.address} could not write hard prompts: {type(error).__name__}: {said.rstrip('.')}.",
             "Check its name and address, and the key in $OPENAI_API_KEY.",
         ) from error
     return str(found.predict.signature.instructions).strip()
