@@ -93,13 +93,15 @@ def _show(result: "FixResult") -> None:
     mastered, elsewhere, held = result.mastered, result.elsewhere, result.held_out
     print(f"{mastered.mastered} of {mastered.rows} corrections mastered ({mastered.already} were right before)")
     if mastered.given_up:
-        print(
-            f"{mastered.given_up} given up: with them an expected {result.expected_of_all:.1%} of other answers would change, without "
-            f"{result.expected:.1%}"
-        )
+        print(f"{mastered.given_up} given up, those that would change the most other answers")
     if mastered.missed and any(mastered.missed):
         print(f"not mastered: line {', '.join(map(str, mastered.missed))}")
     print(f"{elsewhere.changed} of {elsewhere.rows} other answers changed ({elsewhere.share:.1%}), on {result.kept}")
+    if result.more is not None and result.refused is None:
+        print(
+            f"to master {result.more.mastered} of {mastered.rows} would change {result.more.changed} of {elsewhere.rows}: "
+            f"--tolerance {result.tolerance_for_more:g}"
+        )
     if held is None:
         return
     there = held.changes

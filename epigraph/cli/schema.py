@@ -229,10 +229,14 @@ SCHEMAS = {
                 {"rows": _COUNT, "mastered": _COUNT, "already": _COUNT, "missed": _COUNTS, "given_up": _COUNT}
             ),
             "elsewhere": _object(CHANGES | {"source": TEXT}),
+            "learned_from": _object(CHANGES),
             "expected": _object({"share": NUMBER, "of_all": NUMBER}),
             "loss_elsewhere": NUMBER,
             "step": NUMBER,
-            "tried": {"type": "array", "items": _object({"step": NUMBER, "mastered": _COUNT, "changed": _COUNT})},
+            "tried": {
+                "type": "array",
+                "items": _object({"asked": _COUNT, "step": NUMBER, "mastered": _COUNT, "changed": _COUNT}),
+            },
             "settings": _MAP,
             "cost": _MAP,
             "warnings": _TEXTS,
@@ -241,6 +245,7 @@ SCHEMAS = {
             "held_out": _object(
                 CHANGES | LABELLED | {"before": SCORES, "after": SCORES, "change": INTERVAL, "p_mcnemar": NUMBER}
             ),
+            "more": _object({"mastered": _COUNT, "changed": _COUNT, "tolerance": NUMBER}),
             "error": ERROR,
         },
     ),

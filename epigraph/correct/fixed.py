@@ -1,10 +1,13 @@
 """What a correction gives back: the counts, the verdict by the tolerance, and the card of the new version.
 
-    loss elsewhere = max(share of kept answers that changed, share of held-out answers that were right and are wrong now)
+    loss elsewhere = max(share of answers that changed, share of held-out answers that were right and are wrong now)
+
+both on texts that the step did not learn from.
 
 A labelled answer that becomes right is no loss; of an unlabelled one nobody knows, so every change counts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -103,8 +106,10 @@ class _Answered:
 class FixResult:
     """A correction: ``forms`` at the step that was ``taken`` (the old ones where none was), and what was counted.
 
-    ``kept`` says in words which texts the old answers were kept on. ``expected`` is the share of answers to other such texts that
-    is expected to change, ``expected_of_all`` with no correction given up. ``tried`` are all steps of the backing off.
+    ``elsewhere`` counts on texts that the step did not learn from, which ``kept`` says in words; they settled how far it goes.
+    ``learned_from`` counts on those that it holds, where it changes less. ``expected`` is the share of answers to further such texts
+    that is expected to change, ``expected_of_all`` with no correction given up. ``tried`` are all steps of the backing off, ``hold``
+    how firmly the texts were held.
     """
 
     parent: Card
@@ -112,11 +117,13 @@ class FixResult:
     mastered: Mastered
     kept: str
     elsewhere: Changes
+    learned_from: Changes
     expected: float
     expected_of_all: float
     held_out: HeldOut | None
     taken: Tried | None
     tried: Sequence[Tried]
+    hold: float
     config: FixConfig
     cost: Mapping[str, Any]
     warnings: Sequence[str] = ()
@@ -125,6 +132,19 @@ class FixResult:
     def loss_elsewhere(self) -> float:
         """What the tolerance is asked of: a share, 0 to 1."""
         return max(self.elsewhere.share, self.held_out.changes.broken_share if self.held_out else 0.0)
+
+    @property
+    def more(self) -> Tried | None:
+        """The step that was tried and masters the most, where that is more than the one taken; None where there is none."""
+        found = max(self.tried, key=lambda one: (one.mastered, -one.changed), default=None)
+        now = self.taken.mastered if self.taken is not None else self.mastered.already
+        return found if found is not None and found.mastered > now else None
+
+    @property
+    def tolerance_for_more(self) -> float:
+        """The tolerance with which ``more`` would be taken, rounded up."""
+        assert self.more is not None
+        return math.ceil(1000 * self.more.changed / self.elsewhere.rows - 1e-9) / 1000
 
     @property
     def refused(self) -> tuple[str, str] | None:
@@ -165,7 +185,7 @@ class FixResult:
             cost={name: value for name, value in old.cost.items() if name.startswith(("kept", "added"))} | spent,
             settings={
                 **old.settings,
-                "fix": {**_set(self.config), "step": round(self.taken.step, 4) if self.taken else 0.0},
+                "fix": {**_set(self.config), "hold": self.hold, "step": round(self.taken.step, 4) if self.taken else 0.0},
             },
             reasons={**old.reasons, "fix": self.reason},
             lineage=Lineage(
@@ -199,14 +219,21 @@ class FixResult:
             "parent": self.parent.reference,
             "corrections": asdict(self.mastered) | {"missed": list(self.mastered.missed)},
             "elsewhere": {**self.elsewhere.json, "source": self.kept},
+            "learned_from": self.learned_from.json,
             "expected": {"share": self.expected, "of_all": self.expected_of_all},
             "loss_elsewhere": self.loss_elsewhere,
             "step": self.taken.step if self.taken else 0.0,
             "tried": [asdict(one) for one in self.tried],
-            "settings": _set(self.config),
+            "settings": {**_set(self.config), "hold": self.hold},
             "cost": dict(self.cost),
             "warnings": list(self.warnings),
         }
+        if self.more is not None:
+            found["more"] = {
+                "mastered": self.more.mastered,
+                "changed": self.more.changed,
+                "tolerance": self.tolerance_for_more,
+            }
         return found | ({"held_out": self.held_out.json} if self.held_out is not None else {})
 
 

@@ -1,27 +1,29 @@
 """``fix``: a handful of corrections learned by a stored prompt without its training data, so that its other answers stay.
 
-    corrections ─┐
-    old prompt ──┼─ step ─► new vectors ─ back off ─► counted elsewhere ─ within tolerance? ─► a new version, or a refusal
-    other texts ─┘
+    corrections ──────┐
+    old prompt ───────┼─ step ─► new vectors ─► counted on texts apart ─ within tolerance? ─► a new version
+    texts to hold ────┘   ▲                                         └─ too many change ─┐
+                          └──────── without the corrections that cost most ◄────────────┘    none left: a refusal
 
 Nothing is stored before everything is counted, and no text ever is.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool
 
 from epigraph.correct.answers import Changes, right_answers
-from epigraph.correct.between import Tried, back_off, mixed
-from epigraph.correct.corrections import check_corrections, without
+from epigraph.correct.between import Tried, back_off, mixed, shortened
+from epigraph.correct.corrections import Key, check_corrections, text_of, without
 from epigraph.correct.fixed import FixResult, HeldOut, Mastered, compare_scores
 from epigraph.correct.keep import Kept, given_texts, written_texts
-from epigraph.correct.margins import kept_margins, wanted_margins
+from epigraph.correct.learning import Learned, Learning
+from epigraph.correct.margins import Margins, kept_margins, wanted_margins
 from epigraph.correct.settings import FixConfig
-from epigraph.correct.step import Learned, Vectors, learn
+from epigraph.correct.vectors import Vectors
 from epigraph.cost import Meter
 from epigraph.errors import DataError, Unsupported
 from epigraph.library import StoredPrompt
@@ -33,9 +35,7 @@ from epigraph.prompts import Embedded, Form, KeyValue, plain_forms
 from epigraph.tasks.row import Row
 from epigraph.tuning.surroundings import Stage
 
-GIVEN, WRITTEN, FEWEST_KEPT = 400, 200, 8  # texts to keep
-RESERVE = 0.75  # of the tolerance may be expected to change: the rest is for what the linear picture does not show
-NEARER = 2.0  # times as many answers turn on texts that the base writes: they lie nearer to where answers change
+GIVEN, WRITTEN, FEWEST_KEPT = 900, 200, 8  # texts to keep, held and apart
 
 
 def fix(
@@ -69,6 +69,7 @@ class Fixing:
     config: FixConfig
     keep_source: str
     stage: Stage
+    ways: dict[int, tuple[Learned, list[Form]]] = field(default_factory=dict, init=False)
 
     def run(self) -> FixResult:
         """From the corrections to a result."""
@@ -82,20 +83,17 @@ class Fixing:
             )
         _ = self.old_answers
         read_seconds = meter.seconds
-        vectors = Vectors(old, engine.base.device, shared=self.shared)
-        learned = self._learn(vectors)
+        taken, tried = self._back_off()
         learn_seconds = meter.seconds - read_seconds
-        new = [_plain(form) for form in vectors.forms(learned.moved)]
-        taken, tried = self._back_off(new)
-        forms = old if taken is None else mixed(old, new, taken.step)
+        forms = old if taken is None else self._forms(taken.asked, taken.step)
         right = right_answers(self.solver.with_forms(forms), self.corrections)
-        elsewhere = self._elsewhere(forms)
+        shown = taken or tried[-1]
         cost = {
             "seconds": round(meter.seconds, 1),
             "reading_seconds": round(read_seconds, 1),
             "train_seconds": round(learn_seconds, 1),
-            "steps": learned.steps,
-            "trained_parameters": vectors.size,
+            "steps": self.ways[shown.asked][0].steps,
+            "trained_parameters": self.learning.vectors.size,
             "flops": engine.flops - flops,
             **meter.energy(),
         }
@@ -107,15 +105,17 @@ class Fixing:
                 mastered=int(right.sum()),
                 already=int(before.sum()),
                 missed=tuple(row.line for row, ok in zip(self.corrections, right, strict=True) if not ok),
-                given_up=len(learned.given_up),
+                given_up=len(self.corrections) - shown.asked,
             ),
             kept=self.kept.source,
-            elsewhere=elsewhere,
-            expected=learned.expected_share,
-            expected_of_all=learned.asked_share,
+            elsewhere=self._changed(forms, self.kept.apart),
+            learned_from=self._changed(forms, self.kept.rows),
+            expected=self.learning.expected(shown.asked),
+            expected_of_all=self.learning.expected(len(self.corrections)),
             held_out=self._held_out(forms) if self.held_out else None,
             tried=tried,
             taken=taken,
+            hold=self.learning.start.held.hold,
             config=self.config,
             cost=cost,
             warnings=tuple(self._warnings()),
@@ -154,23 +154,23 @@ class Fixing:
             self.stage("writing texts", 0, most)
             kept = written_texts(self.solver.engine, self.model.task, self.corrections, count=most, seed=seed)
             self.stage("writing texts", most, most)
-        if len(kept.rows) < FEWEST_KEPT:
+        if len(kept.both) < FEWEST_KEPT:
             raise DataError(
-                f"there are {len(kept.rows)} texts to keep the answers of ({kept.source}, corrected ones left out); "
-                f"{FEWEST_KEPT} are needed.",
+                f"there are {len(kept.both)} texts to keep the answers of (corrected ones left out); {FEWEST_KEPT} are needed.",
                 "Give a file of more texts like those that the prompt serves, labels not needed: --keep texts.csv",
             )
         return kept
 
     @cached_property
-    def old_answers(self) -> list[Answer]:
-        """What the stored prompt answers to them."""
-        rows = self.kept.rows
+    def old_answers(self) -> Mapping[Key, Answer]:
+        """What the stored prompt answers to them, by text."""
+        rows = self.kept.both
         self.solver.engine.freeze(
             self.solver.encode([*self.corrections, *rows]),
             lambda done, total: self.stage("reading the texts once", done, total),
         )
-        return list(judge.answer(self.solver, rows).given)
+        given = judge.answer(self.solver, rows).given
+        return {text_of(row): answer for row, answer in zip(rows, given, strict=True)}
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
@@ -179,37 +179,46 @@ class Fixing:
         """Whether several blocks are one."""
         return len(self.old) > 1 and bool(self.model.card.settings.get("share_blocks"))
 
-    def _learn(self, vectors: Vectors) -> Learned:
-        wanted = wanted_margins(self.solver, self.corrections)
-        kept = kept_margins(self.solver, *self._changeable())
-        afford = self.config.tolerance * RESERVE * (1.0 if self.keep else NEARER)
-        return learn(
-            vectors, wanted, kept, self.config, afford, lambda done, of: self.stage("learning the corrections", done, of)
+    @cached_property
+    def learning(self) -> Learning:
+        """The corrections and the texts that are held."""
+        vectors = Vectors(self.old, self.solver.engine.base.device, shared=self.shared)
+        wanted, kept = wanted_margins(self.solver, self.corrections), self._margins(self.kept.rows)
+        return Learning(
+            vectors, wanted, kept, self.config, lambda done, of: self.stage("learning the corrections", done, of)
         )
 
-    def _changeable(self) -> tuple[list[Row], list[Answer]]:
-        """The kept texts with their answers, but those with a single choice: no prompt answers them otherwise, by any margin."""
-        both = zip(self.kept.rows, self.old_answers, strict=True)
-        found = [(row, answer) for row, answer in both if len(row.choices) != 1]
-        return [row for row, _ in found], [answer for _, answer in found]
+    def _margins(self, rows: Sequence[Row]) -> Margins:
+        """By how much the old answers are given, but to texts with a single choice: no prompt answers those otherwise."""
+        found = [row for row in rows if len(row.choices) != 1]
+        return kept_margins(self.solver, found, [self.old_answers[text_of(row)] for row in found])
 
-    def _back_off(self, new: Sequence[Form]) -> tuple[Tried | None, list[Tried]]:
-        most = int(self.config.tolerance * len(self.kept.rows) + 1e-9)
+    def _back_off(self) -> tuple[Tried | None, list[Tried]]:
+        most = int(self.config.tolerance * len(self.kept.apart) + 1e-9)
+        before, asked = int(self.right_before.sum()), len(self.corrections)
+        return back_off(self._look, self.learning.expected, asked=asked, most=most, before=before)
+
+    def _look(self, count: int) -> Tried:
+        """Learn so many corrections, and count."""
+        learned = self.learning.learn(count)
+        self.ways[count] = learned, [_plain(form) for form in self.learning.vectors.forms(learned.moved)]
 
         def mastered(t: float) -> int:
-            return int(right_answers(self.solver.with_forms(mixed(self.old, new, t)), self.corrections).sum())
+            return int(right_answers(self.solver.with_forms(self._forms(count, t)), self.corrections).sum())
 
-        def changed(t: float) -> int:
-            return self._elsewhere(mixed(self.old, new, t)).changed
+        step = shortened(mastered)
+        return Tried(count, step, mastered(step), self._changed(self._forms(count, step), self.kept.apart).changed)
 
-        return back_off(mastered, changed, most=most, before=int(self.right_before.sum()))
+    def _forms(self, count: int, step: float) -> list[Form]:
+        """The forms at this step towards so many corrections."""
+        return mixed(self.old, self.ways[count][1], step)
 
     # ---- what it changes ---------------------------------------------------------------------------------------------
 
-    def _elsewhere(self, forms: Sequence[Form]) -> Changes:
-        """Over the kept texts; their labels, where they have any, stay unseen."""
-        new = judge.answer(self.solver.with_forms(forms), self.kept.rows).given
-        differs = sum(a != b for a, b in zip(self.old_answers, new, strict=True))
+    def _changed(self, forms: Sequence[Form], rows: Sequence[Row]) -> Changes:
+        """Over these texts; their labels, where they have any, stay unseen."""
+        new = judge.answer(self.solver.with_forms(forms), rows).given
+        differs = sum(self.old_answers[text_of(row)] != answer for row, answer in zip(rows, new, strict=True))
         return Changes(rows=len(new), changed=int(differs))
 
     def _held_out(self, forms: Sequence[Form]) -> HeldOut | None:

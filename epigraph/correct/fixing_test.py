@@ -12,9 +12,8 @@ from epigraph.base.toy import toy_base
 from epigraph.correct.answers import right_answers
 from epigraph.correct.corrections import text_of
 from epigraph.correct.fixing import Fixing, fix
-from epigraph.correct.keep import Kept
 from epigraph.correct.settings import FixConfig
-from epigraph.correct.step import Vectors
+from epigraph.correct.vectors import Vectors
 from epigraph.engine import Engine
 from epigraph.errors import ConfigError, DataError, InputError, Unsupported
 from epigraph.library import Card, Library, StoredPrompt
@@ -100,10 +99,12 @@ def test_corrections_are_mastered_and_the_rest_stays_within_the_tolerance(kind: 
     again.method = again.method.with_shift(model.method.shift)
     assert [form.length for form in again.method.forms] == before
     assert int(right_answers(again.method, wrong).sum()) == result.mastered.mastered
-    old, new = (judge.answer(one.method, kept).given for one in (model, again))
-    corrected = {row.fields["text"] for row in wrong}
-    differs = [a != b for a, b, row in zip(old, new, kept, strict=True) if row.fields["text"] not in corrected]
-    assert (sum(differs), len(differs)) == (result.elsewhere.changed, result.elsewhere.rows)
+    work = Fixing(model, wrong, kept, (), QUICK, "given", lambda *_: None)
+    for rows, counted in ((work.kept.apart, result.elsewhere), (work.kept.rows, result.learned_from)):
+        old, new = (judge.answer(one.method, rows).given for one in (model, again))
+        differs = sum(a != b for a, b in zip(old, new, strict=True))
+        assert (differs, len(rows)) == (counted.changed, counted.rows)
+    assert not {text_of(row) for row in [*work.kept.apart, *wrong]} & {text_of(row) for row in work.kept.rows}
     assert result.card.lineage.parents == ("moods@1",)
     assert result.card.lineage.how == f"fixed: {len(wrong)} corrections"
 
@@ -270,8 +271,8 @@ def test_rows_that_are_held_out_are_not_kept_too(engine: Engine) -> None:
     """A row of both files was learned to keep and then counted as one that nothing was learned from."""
     model, rows = model_of(engine, labelled()), texts(40, 3)
     work = Fixing(model, rows[:1], rows[1:30], rows[20:], QUICK, "given", lambda *_: None)
-    assert not {text_of(row) for row in work.kept.rows} & {text_of(row) for row in rows[20:]}
-    assert len(work.kept.rows) == 19
+    assert not {text_of(row) for row in work.kept.both} & {text_of(row) for row in rows[20:]}
+    assert len(work.kept.both) == 19
     _ = work.corrections
     assert any(text.startswith("10 texts to keep are held out as well") for text in work._warnings())
 
@@ -280,7 +281,20 @@ def test_a_single_choice_is_no_margin_to_keep(engine: Engine) -> None:
     """No other choice stands against it: its margin is infinite, and the step was taken for one that diverged."""
     task = Task.from_rows(["a", "b"], ["x", "y"], kind="classification")
     work = Fixing(model_of(engine, labelled()), texts(2), texts(12, 5), (), QUICK, "given", lambda *_: None)
-    work.kept = Kept([replace(task.train.rows[0], choices=c) for c in (("x",), ("x", "y"))], "given")
-    work.old_answers = ["x", "x"]
-    rows, answers = work._changeable()
-    assert ([row.choices for row in rows], answers) == ([("x", "y")], ["x"])
+    kept = [replace(task.train.rows[0], choices=c) for c in (("x",), ("x", "y"))]
+    work.old_answers = dict.fromkeys(map(text_of, kept), "x")
+    assert len(work._margins(kept).rows) == 1
+
+
+def test_what_more_would_cost_is_told_and_is_what_it_costs(engine: Engine) -> None:
+    """Within a tolerance where not all are mastered; with the one that is named, they are."""
+    model = model_of(engine, labelled())
+    wrong, kept = mistakes(model, 8), texts(60, 9)
+    whole = fix(model, wrong, keep=kept, config=replace(QUICK, tolerance=1.0))
+    assert whole.more is None
+    strict = fix(model, wrong, keep=kept, config=replace(QUICK, tolerance=0.0))
+    assert strict.elsewhere.changed == 0
+    assert strict.more is not None
+    again = fix(model, wrong, keep=kept, config=replace(QUICK, tolerance=strict.tolerance_for_more))
+    assert again.mastered.mastered >= strict.more.mastered
+    assert again.elsewhere.changed <= strict.more.changed

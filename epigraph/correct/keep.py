@@ -6,6 +6,8 @@ Every field of the template is written by itself, behind up to four values that 
 https://arxiv.org/abs/2005.14165), each token drawn from the nucleus of Holtzman et al. 2020, section 3.1,
 https://arxiv.org/abs/1904.09751, among the 100 likeliest. No answer is asked for: that is the old prompt's. The texts are seeded and
 never stored.
+
+Two thirds are held by the step; the others it never sees: on them is counted what it changes elsewhere.
 """
 
 import random
@@ -32,18 +34,23 @@ SPARE = 1.15  # written for one that is wanted: some come out empty or twice
 
 @dataclass(frozen=True)
 class Kept:
-    """Texts whose answers shall stay, and what they are, in words."""
+    """Texts whose answers shall stay: ``rows`` that the step holds, ``apart`` on which its changes are counted, and what the
+    latter are, in words."""
 
     rows: Sequence[Row]
+    apart: Sequence[Row]
     source: str
+
+    @property
+    def both(self) -> list[Row]:
+        """All of them."""
+        return [*self.rows, *self.apart]
 
 
 def given_texts(rows: Sequence[Row], corrections: Sequence[Row], *, most: int, seed: int, source: str) -> Kept:
-    """The user's texts without those that are corrected, at most so many drawn at random."""
+    """The user's texts without those that are corrected, at most so many drawn at random, held and apart."""
     found = without(rows, corrections)
-    drawn = head(found, most, seed)
-    of = f" of {len(found)}" if len(drawn) < len(found) else ""
-    return Kept(drawn, f"{len(drawn)}{of} texts of {source}")
+    return divided(head(found, most, seed), f"texts of {source}")
 
 
 def written_texts(engine: Engine, task: Task, corrections: Sequence[Row], *, count: int, seed: int) -> Kept:
@@ -59,7 +66,16 @@ def written_texts(engine: Engine, task: Task, corrections: Sequence[Row], *, cou
     ]
     full = [row for row in rows if all(row.fields[name] for name in own)]
     kept = without(list({text_of(row): row for row in full}.values()), corrections)[:count]
-    return Kept(kept, f"{len(kept)} texts that the base wrote in the manner of the corrections")
+    return divided(kept, "texts that the base wrote in the manner of the corrections")
+
+
+def divided(rows: Sequence[Row], what: str) -> Kept:
+    """Two thirds of the rows to hold, and a third apart."""
+    held = len(rows) * 2 // 3
+    apart = len(rows) - held
+    return Kept(
+        list(rows[:held]), list(rows[held:]), f"{apart} {what}, which the step did not learn from ({held} others were held)"
+    )
 
 
 def _written(engine: Engine, values: Sequence[str], count: int, draw: random.Random) -> list[str]:
