@@ -106,8 +106,8 @@ def decide(
     *,
     seed: int,
     soft_only: bool,
-    book: Book | None = None,
-    finish: Finish = lambda method: method,
+    book: Book,
+    finish: Finish,
 ) -> Verdict:
     """The verdict on the validation rows, or on those that the folds hold out.
 
@@ -168,18 +168,10 @@ def best_hard(hards: Sequence[HardPrompt], rows: Sequence[Row]) -> tuple[HardPro
 
 
 def hard_prompts(
-    engine: Engine,
-    tasks: Wordings,
-    parts: Parts,
-    output_tokens: int,
-    *,
-    seed: int,
-    book: Book | None = None,
-    finish: Finish = lambda method: method,
+    engine: Engine, tasks: Wordings, parts: Parts, output_tokens: int, *, seed: int, book: Book, finish: Finish
 ) -> list[HardPrompt]:
     """Every hard prompt that may be kept instead."""
-    task, book = tasks.written, book or Book()
-    found = []
+    task, found = tasks.written, list[HardPrompt]()
     for name, written in zero_shots_that_fit(engine, tasks, output_tokens).items():
         method = _kept(written, parts, finish)
         found.append(HardPrompt(name=name, method=method, judged=book.of(method), holds_texts=False))
