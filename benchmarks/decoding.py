@@ -70,8 +70,8 @@ def main() -> None:
             "of": what,
             "connections": connections,
             "prompts": prompts,
-            "requests/s": 1 / seconds[way],
-            "of base": seconds[job, "base", connections, 0] / seconds[way],
+            "requests/s": 1 / statistics.median(seconds[way]),
+            "of base": times(seconds, (job, "base", connections, 0), way),
         }
         for way in ways
         for job, what, connections, prompts in [way]
@@ -82,8 +82,8 @@ def main() -> None:
     write(asked, base, "decoding", {"rows": rows, "exact": apart, "verdicts": found})
 
 
-def measure(kept: Kept, base: Base, ways: list[Way], asked: argparse.Namespace) -> dict[Way, float]:
-    """The median of every way's rounds, all ways in turn; the first round warms up."""
+def measure(kept: Kept, base: Base, ways: list[Way], asked: argparse.Namespace) -> dict[Way, list[float]]:
+    """Every way's rounds, all ways in turn; the first round warms up and is not among them."""
     found: dict[Way, list[float]] = {way: [] for way in ways}
     with opened(base, asked) as bench:
         for turn, way in itertools.product(range(asked.rounds + 1), ways):
@@ -91,7 +91,12 @@ def measure(kept: Kept, base: Base, ways: list[Way], asked: argparse.Namespace) 
             if turn:
                 found[way].append(seconds)
             print(f"round {turn} of {asked.rounds}: {way}: {1 / seconds:.2f} a second", flush=True)
-    return {way: statistics.median(all_rounds) for way, all_rounds in found.items()}
+    return found
+
+
+def times(seconds: dict[Way, list[float]], reference: Way, way: Way) -> float:
+    """How many times as fast as the reference a way is: the median over rounds, since the machine's rate changes between them."""
+    return statistics.median(old / new for old, new in zip(seconds[reference], seconds[way], strict=True))
 
 
 def exactness(kept: Kept, base: Base, asked: argparse.Namespace) -> dict[str, Any]:
@@ -123,22 +128,22 @@ def opened(base: Base, asked: argparse.Namespace) -> "Iterator[Bench]":
 
 
 def ways_to_measure(asked: argparse.Namespace) -> list[Way]:
-    """Everything that is compared."""
+    """Everything that is compared, prompts beside what they are compared with."""
     found: list[Way] = []
     for job, connections in itertools.product(asked.jobs, asked.connections):
-        plain = ["base", "base + P", "few-shot"] + (["stock"] if job == "generate" else [])
-        found += [(job, what, connections, 0) for what in plain]
-        found += [(job, kind, connections, n) for kind in ("kv", "token") for n in asked.prompts]
+        for what, kind in (("base", "kv"), ("base + P", "token")):
+            found += [(job, what, connections, 0), *((job, kind, connections, n) for n in asked.prompts)]
+        found += [(job, what, connections, 0) for what in ["few-shot"] + (["stock"] if job == "generate" else [])]
     return found
 
 
-def verdicts(asked: argparse.Namespace, seconds: dict[Way, float]) -> list[dict[str, Any]]:
+def verdicts(asked: argparse.Namespace, seconds: dict[Way, list[float]]) -> list[dict[str, Any]]:
     """The targets, at the most connections and prompts that were measured."""
     connections, prompts = max(asked.connections), max(n for n in asked.prompts if n <= 512)
     found = []
     for job in asked.jobs:
         for kind, reference in (("kv", "base"), ("token", "base + P")):
-            ratio = seconds[job, reference, connections, 0] / seconds[job, kind, connections, prompts]
+            ratio = times(seconds, (job, reference, connections, 0), (job, kind, connections, prompts))
             what = f"{job}: {prompts} {kind} prompts of {reference}, {connections} connections"
             found.append(verdict(what, ratio, least=0.9))
     return found
