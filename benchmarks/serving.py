@@ -74,6 +74,7 @@ WORDS = [
 WRITTEN = 32  # tokens of a generation
 CLASSIFY, GENERATE = "classify", "generate"
 Cell = dict[str, Any]
+RATES = "rates"  # of every round, in a cell
 
 
 # ---- the library -------------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ async def drive(url: str, load: Load, seconds: float, known: set[str]) -> Cell:
 def measure(
     kept: Kept, loads: Sequence[Load], asked: argparse.Namespace, start: Callable[[], AbstractContextManager[str]], what: str
 ) -> list[Cell]:
-    """Every cell, ``--rounds`` times in turn; the median of the rates, and the quantiles of that round."""
+    """Every cell, ``--rounds`` times in turn; the round of median rate, and the rates of all rounds."""
     found: dict[Load, list[Cell]] = {load: [] for load in loads}
     known: set[str] = set()
     with contextlib.ExitStack() as stack:
@@ -237,7 +238,7 @@ def measure(
             ask = partial(drive, url, load, asked.seconds, known)
             found[load].append(kept.once(name, lambda ask=ask: asyncio.run(ask())))
             print(f"{name}: {rate_of(found[load][-1]):.2f} a second", flush=True)
-    return [sorted(cells, key=rate_of)[len(cells) // 2] for cells in found.values()]
+    return [{**sorted(cells, key=rate_of)[len(cells) // 2], RATES: [*map(rate_of, cells)]} for cells in found.values()]
 
 
 def rate_of(cell: Cell) -> float:
@@ -287,15 +288,15 @@ def peft_apart(folder: Path, asked: argparse.Namespace, workload: str) -> float:
 
 
 def plan(asked: argparse.Namespace) -> list[Load]:
-    """The cells on the server with its usual caches."""
+    """The cells on the server with its usual caches, prompts beside what they are compared with."""
     loads = []
     for workload, connections in itertools.product((CLASSIFY, GENERATE), asked.connections):
         at = {"workload": workload, "connections": connections}
         loads.append(Load(kind="bare", prompts=1, **at))
-        loads.append(Load(kind="bare", prompts=1, extra_words=P, **at))
-        loads.append(Load(kind="few", prompts=1, **at))
         loads += [Load(kind="kv", prompts=n, **at) for n in asked.prompts]
+        loads.append(Load(kind="bare", prompts=1, extra_words=P, **at))
         loads += [Load(kind="token", prompts=n, **at) for n in asked.prompts if n <= MOST_TOKEN]
+        loads.append(Load(kind="few", prompts=1, **at))
     return loads
 
 
@@ -324,35 +325,37 @@ def run(asked: argparse.Namespace, root: Path) -> None:
         for workload in (CLASSIFY, GENERATE):
             apart = partial(peft_apart, folder, asked, workload)
             rates = [kept.once(f"peft {workload} round {turn}", apart) for turn in range(asked.rounds)]
-            rate = statistics.median(rates)
-            cells.append(
-                {"workload": workload, "kind": "peft", "prompts": 64, "connections": widest, "requests a second": rate}
-            )
+            of = {"workload": workload, "kind": "peft", "prompts": 64, "connections": widest}
+            cells.append({**of, "requests a second": statistics.median(rates), RATES: rates})
     except TimeUp:
         go_on(kept, asked.minutes)
         return
-    show("the server under load", cells)
+    show("the server under load", [{k: v for k, v in cell.items() if k != RATES} for cell in cells])
     write(asked, base, "serving", {"cells": cells, "verdicts": verdicts(cells, most, widest)})
 
 
 def verdicts(cells: Sequence[Cell], most: int, widest: int) -> list[dict[str, Any]]:
-    """The targets: asked and measured."""
+    """The targets: asked and measured, each the median over rounds of a round's ratio: the machine's rate changes between them."""
 
-    def rate(workload: str, kind: str, prompts: int = 1) -> float:
+    def rates(workload: str, kind: str, prompts: int = 1) -> list[float]:
         same = [c for c in cells if (c["workload"], c["kind"], c["connections"]) == (workload, kind, widest)]
-        return rate_of(min(same, key=lambda c: abs(c["prompts"] - prompts)))
+        found: list[float] = min(same, key=lambda c: abs(c["prompts"] - prompts))[RATES]
+        return found
+
+    def times(one: list[float], other: list[float]) -> float:
+        return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
     found = []
     for workload, rival in ((CLASSIFY, 3.0), (GENERATE, 8.0)):
-        of = partial(rate, workload)
+        of = partial(rates, workload)
         many, full = of("kv", 512), of("kv", most)
         ratios: list[tuple[str, float, float | None]] = [
-            ("512 kv prompts against the bare base", many / of("bare"), 0.9),
-            (f"512 token prompts against the bare base with {P} tokens more", of("token", 512) / of(f"bare+{P}"), 0.9),
-            ("beyond the cache against within", of("kv, cache of 1/8", most) / full, 0.6),
-            ("512 kv prompts against few-shot, its states reused", many / of("few"), None),
-            ("512 kv prompts against few-shot, not reused", many / of("few, not reused"), 5.0),
-            ("64 kv prompts against peft that switches among 64", of("kv", 64) / of("peft", 64), rival),
+            ("512 kv prompts against the bare base", times(many, of("bare")), 0.9),
+            (f"512 token prompts against the bare base with {P} tokens more", times(of("token", 512), of(f"bare+{P}")), 0.9),
+            ("beyond the cache against within", times(of("kv, cache of 1/8", most), full), 0.6),
+            ("512 kv prompts against few-shot, its states reused", times(many, of("few")), None),
+            ("512 kv prompts against few-shot, not reused", times(many, of("few, not reused")), 5.0),
+            ("64 kv prompts against peft that switches among 64", times(of("kv", 64), of("peft", 64)), rival),
         ]
         found += [verdict(f"{workload}: {what}", ratio, least=least) for what, ratio, least in ratios]
     return found
