@@ -6,7 +6,7 @@ import torch
 from epigraph.base import load_base
 from epigraph.base.fingerprint import weights_hash
 from epigraph.base.load import choose_device
-from epigraph.base.precision import choose_precision
+from epigraph.base.precision import LOOKS, RUNS, bf16_gain, choose_precision
 from epigraph.base.toy import toy_base
 from epigraph.errors import ConfigError, NotFound, Unsupported
 
@@ -59,6 +59,22 @@ def test_a_dtype_that_is_not_asked_for_is_measured() -> None:
     assert found.dtype in (torch.float32, torch.bfloat16)
     assert "products run " in found.reason
     assert found.name in ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize(("slower", "products"), [(30.0, LOOKS), (1.5, LOOKS + RUNS)])
+def test_a_format_that_is_far_behind_is_not_measured_for_long(
+    slower: float, products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without bf16 instructions every command began with eight seconds of bf16 products that could not change the choice."""
+    done: list[torch.dtype] = []
+
+    def took(left: torch.Tensor, _right: torch.Tensor) -> float:
+        done.append(left.dtype)
+        return slower if left.dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr("epigraph.base.precision._time", took)
+    assert bf16_gain.__wrapped__("cpu") == pytest.approx(1 / slower)
+    assert done.count(torch.bfloat16) == products
 
 
 def test_the_reason_of_a_precision_reads_well_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
