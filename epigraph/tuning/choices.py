@@ -8,7 +8,7 @@ from epigraph.config import TuneConfig
 from epigraph.errors import ConfigError, TaskError, Unsupported
 from epigraph.prompts import KINDS, Embedded, SoftPrompt
 from epigraph.tasks.task import Task, default_template
-from epigraph.tuning.data import FEW_ROWS, REFIT_ROWS
+from epigraph.tuning.data import FEW_ROWS
 from epigraph.tuning.loop import Settings
 
 DEFAULT_KIND, PLAIN_KIND = "kv", "token"
@@ -17,10 +17,7 @@ FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
 LENGTHS = {"classification": 8, "ordinal": 8, "multilabel": 8, "choice": 8, "generation": 16}
 EXAMPLES, EXAMPLES_LENGTH = "examples", KINDS["context"].default_length or 128  # few rows fit into less
 MOST_VALIDATIONS = 16
-BATCH, MANY_BATCH = 16, 32
-CALMER = (
-    0.5  # of the kind's rate: at the whole of it one order of SST-2 in four ended at .59 in steps of 16, at half of it none
-)
+FEW_BATCH, BATCH = 16, 32
 MANY_LABELS, MANY_LABELS_LENGTH = 20, 32
 SHORT_ROW = (
     200  # bytes, some fifty tokens: of longer rows a second reading costs much, and AG News (240 bytes) gained nothing
@@ -99,10 +96,8 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
         reasons["epochs"] = (
             f"at most {epochs}: {_examples_seen(task):,} examples seen, {FEWEST_EPOCHS} to {MOST_EPOCHS} passes"
         )
-    share = _share_of_rate(rows, task, kind, batch)
     if config.rate is None:
-        of = "the default of" if share == 1 else f"{share:g} of the default, since steps are small and many, of"
-        reasons["rate"] = f"{of} {kind}, in units of the start's rms"
+        reasons["rate"] = f"the default of {kind}, in units of the start's rms"
     if not config.place and not config.portable:
         reasons["place"] = "as the template says" if place == "template" else f"{place}: the default of {kind}"
     if not config.start and own.default_start != SoftPrompt.default_start:
@@ -110,7 +105,7 @@ def choose(config: TuneConfig, task: Task, rows: int, *, plain: str = "") -> Cho
     loop = Settings(
         epochs=epochs,
         batch=batch,
-        rate=config.rate or own.default_rate * share,
+        rate=config.rate or own.default_rate,
         warmup=config.warmup,
         clip=config.clip,
         patience=config.patience,
@@ -195,11 +190,7 @@ def _row_bytes(task: Task) -> float:
 
 
 def _batch(rows: int, task: Task) -> int:
-    return MANY_BATCH if rows > REFIT_ROWS and task.has_labels else BATCH
-
-
-def _share_of_rate(rows: int, task: Task, kind: str, batch: int) -> float:
-    return CALMER if kind == DEFAULT_KIND and task.has_labels and rows > FEW_ROWS and batch <= BATCH else 1.0
+    return FEW_BATCH if rows <= FEW_ROWS or not task.has_labels else BATCH
 
 
 def _epochs(rows: int, task: Task) -> int:

@@ -81,14 +81,14 @@ def _free_start(config: TuneConfig, choices: Choices) -> bool:
 def _other_kinds(config: TuneConfig, choices: Choices, first: Trial, *, plain: bool) -> list[Trial]:
     if config.kind or config.place or config.portable or plain:
         return []
-    rates = {kind: own.default_rate for kind, own in KINDS.items()} | {choices.kind: choices.loop.rate}
+    scale = choices.loop.rate / KINDS[choices.kind].default_rate
     return [
         replace(
             first,
             kind=kind,
             place=place or choices.place,
             readings=1 if place else choices.readings,
-            loop=first.loop if config.rate is not None else replace(first.loop, rate=rates[kind]),
+            loop=first.loop if config.rate is not None else replace(first.loop, rate=KINDS[kind].default_rate * scale),
         )
         for kind, place in OTHERS
         if kind == choices.kind or not choices.start.startswith(PROMPT)
