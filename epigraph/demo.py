@@ -29,7 +29,7 @@ NAME = "demo-critics"
 INSTRUCTION = "Fresh or rotten?"  # as one would write it by hand
 ROWS, NEW = 1000, 3
 LONGEST = 60  # characters: short sentences, so that three passes over them take a minute on two cores
-SHORT = TuneConfig(epochs=3, batch=32, budget="1", validation=0.15, readings=1)  # rows used once, read once: soon over
+SHORT = TuneConfig(epochs=2, batch=32, budget="1", validation=0.15, readings=1)  # rows used once, read once: soon over
 Note = Callable[[str], None]
 
 

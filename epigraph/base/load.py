@@ -140,7 +140,7 @@ def default_folder(note: Note | None = None) -> Path:
         return folder
     gguf = fetch(BASE_GGUF, note=note)
     if note:
-        note("preparing the embedded base (once, about a minute)")
+        note("preparing the embedded base (once, some seconds)")
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     partial = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder.parent))
