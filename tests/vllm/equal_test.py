@@ -125,7 +125,7 @@ def tuned(library: Path, folder: Path) -> None:
     said = [f"I like {subject} very much." for subject in LEARNED for _ in range(3)]
     for name, template in TEMPLATES.items():
         task = replace(Task.from_rows(texts, said, kind="generation", template=template), output_tokens=TOKENS)
-        config = TuneConfig(kind="token", length=8, epochs=8, batch=4)
+        config = TuneConfig(kind="token", length=8, epochs=8, batch=4).single
         made = tune(base, task, config, name=name, around=Surroundings(runs=library.parent / "runs")).prompt.stored
         Library(library).add(name, made.forms, made.card)
 
