@@ -127,12 +127,14 @@ class Upstream:
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
 
     def close(self, *, drain: bool, timeout: float) -> None:
-        """Take nothing more; finish (``drain``) or cancel what is under way, within ``timeout`` seconds."""
+        """Take nothing more; finish (``drain``) or cancel what is under way, within ``timeout`` seconds. One that never began
+        closes too."""
         with self._lock:
             self._closing = True
-        asyncio.run_coroutine_threadsafe(self._close(timeout if drain else 0.0), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._close(timeout if drain else 0.0), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
         self._loop.close()
 
     def submit(self, job: Job, listener: Listener) -> Claim:

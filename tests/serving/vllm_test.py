@@ -26,7 +26,7 @@ from torch import Tensor
 from epigraph.base import Base, load_base
 from epigraph.base.load import load_embedding
 from epigraph.base.toy import toy_base
-from epigraph.errors import ConfigError, QueueFull, TaskError
+from epigraph.errors import Closing, ConfigError, QueueFull, TaskError
 from epigraph.prompts import Embedded
 from epigraph.serve import servers
 from epigraph.serve.app import create_app
@@ -348,6 +348,14 @@ def test_what_is_on_its_way_to_servers_has_a_bound(folders: dict[str, Path], fak
 
 def upstream(base: Base, *urls: str, queue: int = 8, most_held: int = 10**8) -> Upstream:
     return Upstream(base, urls, queue=queue, seconds=60.0, most_held=most_held)
+
+
+def test_one_that_never_began_closes_what_it_opened(house: House) -> None:
+    """It waited for an answer from a loop that did not run, and left the loop open where nobody closed it."""
+    backend = upstream(house.base, "http://127.0.0.1:1")
+    backend.close(drain=True, timeout=1.0)
+    with pytest.raises(Closing):
+        backend.submit(Generation(segments=((1,),), prompt=None, sampling=Sampling(max_tokens=1)), lambda _event: None)
 
 
 def test_a_server_that_is_gone_or_busy_is_passed_over(

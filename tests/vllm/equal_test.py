@@ -100,7 +100,7 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(base: Base, upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Service:
+def service(base: Base, upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     root = tmp_path_factory.mktemp("library")
     tuned(root, base.path or Path())
     for name, template in ((f"rough-{name}", template) for name, template in TEMPLATES.items()):
@@ -115,7 +115,9 @@ def service(base: Base, upstream: str, tmp_path_factory: pytest.TempPathFactory)
     Library(root).add("label", [Embedded(words.float())], card)
     alone = load_embedding(base.path or "")
     config = ServeConfig(engine="vllm", at=upstream, timeout=1800.0)
-    return Service(alone, root, Upstream(alone, config.urls, queue=64, seconds=1800.0), config, computes_here=False)
+    backend = Upstream(alone, config.urls, queue=64, seconds=1800.0)
+    yield Service(alone, root, backend, config, computes_here=False)
+    backend.close(drain=False, timeout=0.0)
 
 
 def tuned(library: Path, folder: Path) -> None:
