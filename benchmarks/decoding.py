@@ -32,7 +32,7 @@ from typing import Any
 import exact
 import torch
 from kept import Kept, TimeUp, go_on
-from measuring import fresh_engine, open_base, parser, show, verdict, write
+from measuring import fresh_engine, median_ratio, open_base, parser, show, verdict, write
 
 from epigraph.base import Base, load_base
 from epigraph.base.load import wrap_model
@@ -71,7 +71,7 @@ def main() -> None:
             "connections": connections,
             "prompts": prompts,
             "requests/s": 1 / statistics.median(seconds[way]),
-            "of base": times(seconds, (job, "base", connections, 0), way),
+            "of base": median_ratio(seconds[job, "base", connections, 0], seconds[way]),
         }
         for way in ways
         for job, what, connections, prompts in [way]
@@ -92,11 +92,6 @@ def measure(kept: Kept, base: Base, ways: list[Way], asked: argparse.Namespace) 
                 found[way].append(seconds)
             print(f"round {turn} of {asked.rounds}: {way}: {1 / seconds:.2f} a second", flush=True)
     return found
-
-
-def times(seconds: dict[Way, list[float]], reference: Way, way: Way) -> float:
-    """How many times as fast as the reference a way is: the median over rounds, since the machine's rate changes between them."""
-    return statistics.median(old / new for old, new in zip(seconds[reference], seconds[way], strict=True))
 
 
 def exactness(kept: Kept, base: Base, asked: argparse.Namespace) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def verdicts(asked: argparse.Namespace, seconds: dict[Way, list[float]]) -> list
     found = []
     for job in asked.jobs:
         for kind, reference in (("kv", "base"), ("token", "base + P")):
-            ratio = times(seconds, (job, reference, connections, 0), (job, kind, connections, prompts))
+            ratio = median_ratio(seconds[job, reference, connections, 0], seconds[job, kind, connections, prompts])
             what = f"{job}: {prompts} {kind} prompts of {reference}, {connections} connections"
             found.append(verdict(what, ratio, least=0.9))
     return found

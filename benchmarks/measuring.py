@@ -175,6 +175,11 @@ def medians(found: Mapping[K, Sequence[float]]) -> dict[K, float]:
     return {key: statistics.median(values) for key, values in found.items()}
 
 
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """The median over rounds of a round's ratio: a machine's rate changes between rounds, less within one."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
 # ---- what comes out ----------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ from typing import Any
 import httpx2
 import torch
 from kept import Kept, TimeUp, go_on
-from measuring import parser, show, verdict, write
+from measuring import median_ratio, parser, show, verdict, write
 
 from epigraph.base import Base, load_base
 from epigraph.base.load import load_embedding
@@ -335,27 +335,28 @@ def run(asked: argparse.Namespace, root: Path) -> None:
 
 
 def verdicts(cells: Sequence[Cell], most: int, widest: int) -> list[dict[str, Any]]:
-    """The targets: asked and measured, each the median over rounds of a round's ratio: the machine's rate changes between them."""
+    """The targets: asked and measured, each within a round."""
 
     def rates(workload: str, kind: str, prompts: int = 1) -> list[float]:
         same = [c for c in cells if (c["workload"], c["kind"], c["connections"]) == (workload, kind, widest)]
         found: list[float] = min(same, key=lambda c: abs(c["prompts"] - prompts))[RATES]
         return found
 
-    def times(one: list[float], other: list[float]) -> float:
-        return statistics.median(a / b for a, b in zip(one, other, strict=True))
-
     found = []
     for workload, rival in ((CLASSIFY, 3.0), (GENERATE, 8.0)):
         of = partial(rates, workload)
         many, full = of("kv", 512), of("kv", most)
         ratios: list[tuple[str, float, float | None]] = [
-            ("512 kv prompts against the bare base", times(many, of("bare")), 0.9),
-            (f"512 token prompts against the bare base with {P} tokens more", times(of("token", 512), of(f"bare+{P}")), 0.9),
-            ("beyond the cache against within", times(of("kv, cache of 1/8", most), full), 0.6),
-            ("512 kv prompts against few-shot, its states reused", times(many, of("few")), None),
-            ("512 kv prompts against few-shot, not reused", times(many, of("few, not reused")), 5.0),
-            ("64 kv prompts against peft that switches among 64", times(of("kv", 64), of("peft", 64)), rival),
+            ("512 kv prompts against the bare base", median_ratio(many, of("bare")), 0.9),
+            (
+                f"512 token prompts against the bare base with {P} tokens more",
+                median_ratio(of("token", 512), of(f"bare+{P}")),
+                0.9,
+            ),
+            ("beyond the cache against within", median_ratio(of("kv, cache of 1/8", most), full), 0.6),
+            ("512 kv prompts against few-shot, its states reused", median_ratio(many, of("few")), None),
+            ("512 kv prompts against few-shot, not reused", median_ratio(many, of("few, not reused")), 5.0),
+            ("64 kv prompts against peft that switches among 64", median_ratio(of("kv", 64), of("peft", 64)), rival),
         ]
         found += [verdict(f"{workload}: {what}", ratio, least=least) for what, ratio, least in ratios]
     return found
