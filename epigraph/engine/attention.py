@@ -10,7 +10,7 @@ own      the tokens that are computed now, Q of them
 The G query heads of a key/value head lie side by side as rows of one product, so nothing is repeated; a shared block is
 multiplied once for all examples that share it. Sliding windows and soft caps are applied here, since no mask reaches us. Source of
 the blockwise form: this is plain attention over the concatenation (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)
-with its keys written as three stretches.
+with its keys written as three stretches. Passes without a gradient go through a fused kernel where keys are many: ``fused``.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from epigraph.engine import fused
 
 NAME = "epigraph"
 MASKED = -1e9  # finite: a padded query may see nothing at all, and must not become NaN
@@ -133,6 +135,7 @@ class Blocks:
     weights: dict[int, Tensor] | None = None
     unseen: Bool[Tensor, "B Q"] | None = None
     biases: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
+    own_rows: dict[int | None, Tensor] = field(default_factory=dict)
 
     def shared_at(self, layer: int) -> tuple[Tensor, Tensor]:
         """The shared keys and values of a layer; taken apart once, so that the backward pass puts them together once."""
@@ -153,6 +156,14 @@ class Blocks:
         shown = self.shared.shown[layer]
         each = shown.repeat_interleave(len(self.shared.positions) // len(shown), 0)
         return torch.zeros(each.shape, device=each.device).masked_fill(~each, MASKED)[:, None, None, None]
+
+    def _own_rows(self, window: int | None, groups: int) -> Float[Tensor, "#B 1 R Q"]:
+        """The mask of the own tokens for all G query heads of a key head, one below another."""
+        if window not in self.own_rows:
+            own = self.bias(window)[2]
+            assert own is not None
+            self.own_rows[window] = own.expand(-1, -1, groups, -1, -1).flatten(2, 3)
+        return self.own_rows[window]
 
     def _past(self, window: int | None) -> Tensor | None:
         if self.past is None:
@@ -191,12 +202,16 @@ class Blocks:
         G = AG // A
         rows = query.reshape(B, A, G * Q, D)
         past, shared = self.past, self.shared_at(layer) if self.shared else None
+        biases, shown = self.bias(window), self.shown_at(layer)
+        whole = past is None and biases[1] is None and shown is None and softcap is None and self.weights is None
+        if whole and fused.serves(query, key, value, shared):
+            out = fused.attend(rows, (key, value), self._own_rows(window, G), shared)
+            return out.view(B, AG, Q, D).transpose(1, 2).contiguous()
         products = [
             past.scores(rows, layer) if past else None,
             _times_shared(rows, shared[0].transpose(-1, -2)) if shared else None,
             rows @ key.transpose(-1, -2),
         ]
-        biases, shown = self.bias(window), self.shown_at(layer)
         if shown is not None:
             biases = [biases[0], shown if biases[1] is None else biases[1] + shown, biases[2]]
         scores = [

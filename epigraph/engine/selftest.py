@@ -1,6 +1,6 @@
 """The self-test at the first load of a base: does our attention give what the base's own gives?
 
-    ‖engine − plain‖ / ‖plain‖ ≤ tolerance     for states, gradients and label logits; short texts and one beyond the window
+    ‖engine − plain‖ / ‖plain‖ ≤ tolerance     for states, gradients and label logits; short texts, a longer one, one beyond the window
 
 An architecture whose attention does not go through transformers' interface would ignore the prompt without a word. It is run
 by plain concatenation instead, if that passes the same test against single rows without padding; else it is refused by name.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from epigraph.assets import home, write_note
-from epigraph.engine import attention
+from epigraph.engine import attention, fused
 from epigraph.engine.concatenation import turning_length
 from epigraph.engine.plain import plain_states, stock_attention, whole_states
 from epigraph.engine.stream import Tail
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 PROMPT, SHORT, MOST_TOKENS = 3, 6, 4608
-VERSION = 2
+VERSION = 3
 FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError, IndexError)
 Found = tuple[Tensor, Tensor]  # states and gradient
 
@@ -42,7 +42,7 @@ def check_base(engine: "Engine") -> None:
     if reason or served.exists():
         engine.use(plain=reason)
         return
-    with _quiet():
+    with _quiet(), engine.store.passing():
         problem = find_problem(engine)
         other = find_plain_problem(engine, problem) if problem else ""
     if other:
@@ -121,11 +121,11 @@ def _difference(found: Found, expected: Found, logits: tuple[Tensor, Tensor], to
 
 
 def _rows(engine: "Engine") -> list[Encoded]:
-    """Two short texts and, if the base has one that can be tested, one longer than the window or the length of the turn."""
+    """Two short texts, one that the fused kernel reads and, if the base has one that can be tested, one longer than the window or
+    the length of the turn."""
     window = max(getattr(engine.base.config, "sliding_window", None) or 0, turning_length(engine.base) or 0)
-    lengths = [SHORT, SHORT + 3]
-    if SHORT < window + SHORT <= min(MOST_TOKENS, engine.base.context - PROMPT - 2):
-        lengths.append(window + SHORT)
+    most = min(MOST_TOKENS, engine.base.context - PROMPT - 2)
+    lengths = [SHORT, SHORT + 3, *(n + SHORT for n in (fused.FEWEST_KEYS, window) if n and n + SHORT <= most)]
     generator = torch.Generator().manual_seed(0)
     tokens = min(1000, engine.base.embedding.weight.shape[0])
     texts = [torch.randint(0, tokens, (n,), generator=generator).tolist() for n in lengths]
