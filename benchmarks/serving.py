@@ -288,9 +288,10 @@ def peft_apart(folder: Path, asked: argparse.Namespace, workload: str) -> float:
 
 
 def plan(asked: argparse.Namespace) -> list[Load]:
-    """The cells on the server with its usual caches, prompts beside what they are compared with."""
+    """The cells on the server with its usual caches, prompts beside what they are compared with; the most connections first,
+    since each prompt is asked once before, by as many."""
     loads = []
-    for workload, connections in itertools.product((CLASSIFY, GENERATE), asked.connections):
+    for workload, connections in itertools.product((CLASSIFY, GENERATE), sorted(asked.connections, reverse=True)):
         at = {"workload": workload, "connections": connections}
         loads.append(Load(kind="bare", prompts=1, **at))
         loads += [Load(kind="kv", prompts=n, **at) for n in asked.prompts]

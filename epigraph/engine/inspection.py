@@ -189,6 +189,33 @@ def tree_scores(engine: Engine, hidden: Float[Tensor, "B Q H"], ends: Int[Tensor
     return tree.labels(tree.children(logits.view(B, len(tree.reads), -1), node))
 
 
+@dataclass(frozen=True)
+class Looks:
+    """With what the token that answers looks for keys, by layer, row, key head and the query heads that share it: its scaled queries,
+    and the logarithm of the sum over all keys that its softmax divides by."""
+
+    queries: Float[Tensor, "L N A G D"]
+    sums: Float[Tensor, "L N A G"]
+
+
+@torch.no_grad()
+def answer_looks(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], tree: Tree) -> Looks:
+    """The looks of the last token before the label tree. Unsupported where the base is run by plain concatenation."""
+    if engine.plain:
+        raise Unsupported(f"{engine.base.name} is run by plain concatenation, which is not looked into: {engine.plain}.")
+    found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(rows)
+    for chosen in engine.batches(rows, len(tree.fed_tokens)):
+        tail = label_tail(tree, len(chosen))
+        done = engine.forward_side_by_side([rows[i] for i in chosen], [forms], tail, queries=True)
+        taken = done.blocks.queries or {}
+        row, column = torch.arange(len(chosen)), done.stream.ends - 1
+        queries = torch.stack([taken[layer][0][row, :, :, column] for layer in sorted(taken)]).float().cpu()
+        sums = torch.stack([taken[layer][1][row, :, :, column] for layer in sorted(taken)]).cpu()
+        for place, i in enumerate(chosen):
+            found[i] = (queries[:, place], sums[:, place])
+    return Looks(torch.stack([q for q, _ in found], 1), torch.stack([s for _, s in found], 1))
+
+
 def label_tail(tree: Tree, rows: int) -> Tail:
     """The label tree behind every row."""
     return Tail([tree.fed_tokens] * rows, tree.fed_depths, tree.ancestors)
