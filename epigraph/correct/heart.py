@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from epigraph.correct.margins import Margins
@@ -30,27 +30,41 @@ UNSEEN = 30.0  # nats below zero, for a mean query
 STEPS = 8
 LONGEST = 2.0  # rms of a step, in units of the prompt's values
 
-Keys = Float[Tensor, "L A C D"]
+Keys = Float[Tensor, "L A V D"]
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """One for each correction: keys everywhere, values where ``open`` says so (1, else 0)."""
+    """V vectors of L · A slots, each slot with a key of one correction (``owner``; −1: a key at which no text looks)."""
 
     keys: Keys
-    open: Float[Tensor, "L A C"]
+    owner: Int[Tensor, "L A V"]
 
     def behind(self, form: KeyValue, values: Keys) -> KeyValue:
         """The form with these vectors after its own."""
-        keys, values = (t.to(form.keys) for t in (self.keys, values * self.open[..., None]))
+        keys, values = (t.to(form.keys) for t in (self.keys, values * (self.owner >= 0)[..., None]))
         return KeyValue(torch.cat([form.keys, keys], 2), torch.cat([form.values, values], 2))
+
+    def per(self, numbers: Float[Tensor, "L A V"], corrections: int) -> Float[Tensor, "C"]:
+        """The sum of a number over the slots of each correction."""
+        owned = self.owner >= 0
+        return torch.zeros(corrections).index_add(0, self.owner[owned], numbers[owned])
+
+    def of(self, numbers: Float[Tensor, "C"]) -> Float[Tensor, "L A V"]:
+        """Each slot's owner's number; 0 where there is none."""
+        return torch.where(self.owner >= 0, numbers[self.owner.clamp(min=0)], torch.zeros(()))
+
+
+def unseen_keys(kept: Looks) -> Float[Tensor, "L A D"]:
+    """A key at which no text looks: against the mean query of every head."""
+    mean = kept.queries.mean((1, 3))
+    return -UNSEEN * mean / mean.square().sum(-1, keepdim=True)
 
 
 def own_keys(wanted: Looks, kept: Looks) -> Vectors:
     """A key for each wanted text in the heads where the kept ones look least at it."""
     L, C, A, G, D = wanted.queries.shape
     keys, seen = torch.zeros(L, A, G, C, D), torch.full((L, A, G, C), float("inf"))
-    unseen = torch.zeros(L, A, D)
     for layer in range(L):
         for head in range(A):
             own, sums = wanted.queries[layer, :, head], wanted.sums[layer, :, head]
@@ -59,9 +73,7 @@ def own_keys(wanted: Looks, kept: Looks) -> Vectors:
             keys[layer, head] = found
             looks = torch.einsum("ngd,hcd->nghc", others, found) - theirs[:, :, None, None]
             seen[layer, head] = looks.amax((0, 1))
-            mean = others.mean((0, 1))
-            unseen[layer, head] = -UNSEEN * mean / mean.square().sum()
-    return _placed(keys, seen, unseen)
+    return _placed(keys, seen, unseen_keys(kept))
 
 
 def _solve(
@@ -78,51 +90,57 @@ def _solve(
     return (start + turned * missing[..., None]).transpose(0, 1).float()
 
 
+def count(corrections: int, slots: int) -> int:
+    """How many vectors the corrections need, each of so many slots."""
+    return -(-corrections * HEADS // slots)
+
+
 def _placed(keys: Float[Tensor, "L A G C D"], seen: Float[Tensor, "L A G C"], unseen: Float[Tensor, "L A D"]) -> Vectors:
-    """Each key where it is seen least by others, one a key head."""
+    """Each key where it is seen least by others; in turn, a slot each, so that none is left with the worst."""
     L, A, _, C, D = keys.shape
+    V = count(C, L * A)
     least, which = seen.min(2)
     best = keys.gather(2, which[:, :, None, :, None].expand(L, A, 1, C, D))[:, :, 0]
-    order = least.flatten(0, 1).argsort(0)[: min(HEADS, L * A)]
-    opened = torch.zeros(L * A, C).scatter_(0, order, 1.0).view(L, A, C)
-    return Vectors(torch.where(opened[..., None] > 0, best, unseen[:, :, None]), opened)
+    found, owner = unseen[:, :, None].repeat(1, 1, V, 1), torch.full((L, A, V), -1)
+    orders = [iter(least[:, :, c].flatten().argsort().tolist()) for c in range(C)]
+    for _ in range(HEADS):
+        for c in range(C):
+            for slot in orders[c]:
+                layer, head = divmod(slot, A)
+                free = (owner[layer, head] < 0).nonzero()
+                if len(free):
+                    owner[layer, head, free[0, 0]], found[layer, head, free[0, 0]] = c, best[layer, head, c]
+                    break
+    return Vectors(found, owner)
 
 
 def own_values(
     vectors: Vectors, form: KeyValue, margins: Margins, reach: float, told: Callable[[int, int], None]
 ) -> tuple[Keys, list[bool]]:
     """The values that give the most wanted answers, and which ones those are."""
-    chosen = list(range(len(margins.rows)))
-    values, best, most = torch.zeros_like(vectors.keys), torch.zeros_like(vectors.keys), [False] * len(chosen)
+    chosen, C = list(range(len(margins.rows))), len(margins.rows)
+    values, best, most = torch.zeros_like(vectors.keys), torch.zeros_like(vectors.keys), [False] * C
     unit = form.values.float().square().mean().sqrt().cpu()
     for step in range(STEPS + 1):
         told(step, STEPS)
         values.requires_grad_()
         found = _margins(margins, chosen, [vectors.behind(form, values)])
-        gradient, found = torch.autograd.grad(found.sum(), values)[0] * vectors.open[..., None], found.detach().cpu()
+        gradient, found = torch.autograd.grad(found.sum(), values)[0], found.detach().cpu()
         values = values.detach()
         right = (found > 0).tolist()
         if sum(right) > sum(most):
             best, most = values, right
         if step == STEPS or bool((found >= reach / 2).all()):
             break
-        values = values + _short(gradient * _by(found, gradient, reach), vectors, unit)
+        size = vectors.per(gradient.square().sum(-1), C).clamp(min=1e-12)
+        by = (reach - found).clamp(min=0) / size
+        slots = vectors.per(torch.ones(vectors.owner.shape), C).clamp(min=1) * values.shape[-1]
+        rms = by * (size / slots).sqrt()
+        by = by * (LONGEST * unit / rms.clamp(min=1e-12)).clamp(max=1)
+        values = values + gradient * vectors.of(by)[..., None]
     return best, most
 
 
 def _margins(margins: Margins, chosen: Sequence[int], forms: list[KeyValue]) -> Float[Tensor, "C"]:
     parts = [chosen[i : i + margins.at_once] for i in range(0, len(chosen), margins.at_once)]
     return torch.cat([margins.of(part, [forms]) for part in parts])
-
-
-def _by(found: Float[Tensor, "C"], gradient: Keys, reach: float) -> Float[Tensor, "1 1 C 1"]:
-    """How far along the gradient: (reach − m_c) / ‖g_c‖²."""
-    missing = (reach - found).clamp(min=0)
-    return (missing / gradient.square().sum((0, 1, 3)).clamp(min=1e-12))[None, None, :, None]
-
-
-def _short(step: Keys, vectors: Vectors, unit: Tensor) -> Keys:
-    """No vector moved by more than the linear picture reaches."""
-    numbers = vectors.open.sum((0, 1)).clamp(min=1) * step.shape[-1]
-    size = (step.square().sum((0, 1, 3)) / numbers).sqrt().clamp(min=1e-12)
-    return step * (LONGEST * unit / size).clamp(max=1)[None, None, :, None]
