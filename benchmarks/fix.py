@@ -3,12 +3,14 @@
     python benchmarks/fix.py sst2 trec6 --rows 1000 --corrections 20
 
 Tunes a prompt on each set, takes mistakes of it on one half of the test rows as corrections, and measures on the other half:
-corrections mastered, accuracy before and after, other answers changed (the broken ones apart), seconds. Once with texts of the
-training rows to keep (their labels unseen), once with texts that the base writes. A round is another split of the test rows.
+corrections mastered (those by heart apart), accuracy before and after, other answers changed (the broken ones apart), seconds, and
+``copies``: the share of the corrected texts answered right when each is written otherwise (in capitals at the start, with a full stop
+more, with wide spaces; nothing is asked of it). Once with texts of the training rows to keep (their labels unseen), once with texts
+that the base writes. A round is another split of the test rows.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -64,6 +66,8 @@ def measure(
             "keep": source,
             "corrections": done.mastered.rows,
             "mastered": done.mastered.mastered,
+            "by heart": done.mastered.by_heart,
+            "copies": float(right_answers(model.method.with_forms(done.forms), _copies(wrong)).mean()),
             "before": before.value("accuracy"),
             "after": after.value("accuracy"),
             "held out": there.rows,
@@ -87,6 +91,12 @@ def judge(line: dict[str, Any]) -> list[dict[str, Any]]:
         ("seconds", line["seconds"], {"most": TARGETS["seconds"]}),
     ]
     return [measuring.verdict(f"{what}: {name}", value, **bound) for name, value, bound in found]
+
+
+def _copies(rows: Sequence[Row]) -> list[Row]:
+    """The same texts with a capital first letter, with a full stop more, and with wide spaces."""
+    ways: list[Callable[[str], str]] = [str.capitalize, lambda text: f"{text} .", lambda text: text.replace(" ", "  ")]
+    return [replace(row, fields={name: way(text) for name, text in row.fields.items()}) for way in ways for row in rows]
 
 
 def _turned(task: Task, row: Row) -> Row:

@@ -92,6 +92,10 @@ def _refusal(result: "FixResult") -> dict[str, Any]:
 def _show(result: "FixResult") -> None:
     mastered, elsewhere, held = result.mastered, result.elsewhere, result.held_out
     print(f"{mastered.mastered} of {mastered.rows} corrections mastered ({mastered.already} were right before)")
+    if mastered.by_heart:
+        print(
+            f"{mastered.by_heart} of them by heart: for these texts and their like, since more would have moved other answers"
+        )
     if mastered.given_up:
         print(
             f"{mastered.given_up} given up: with them an expected {result.expected_of_all:.1%} of other answers would change, without "

@@ -228,7 +228,14 @@ SCHEMAS = {
             "prompt": {"type": ["string", "null"]},
             "parent": TEXT,
             "corrections": _object(
-                {"rows": _COUNT, "mastered": _COUNT, "already": _COUNT, "missed": _COUNTS, "given_up": _COUNT}
+                {
+                    "rows": _COUNT,
+                    "mastered": _COUNT,
+                    "already": _COUNT,
+                    "missed": _COUNTS,
+                    "given_up": _COUNT,
+                    "by_heart": _COUNT,
+                }
             ),
             "elsewhere": _object(CHANGES | {"source": TEXT}),
             "expected": _object({"share": NUMBER, "of_all": NUMBER}),

@@ -28,14 +28,16 @@ SECONDS = ("seconds", "train_seconds", "trained_parameters", "flops", "joules", 
 
 @dataclass(frozen=True, kw_only=True)
 class Mastered:
-    """Of ``rows`` corrections: how many are right now and were before, the lines of those that are not, and how many of all were
-    given up, since learning them would have changed more elsewhere than tolerated."""
+    """Of ``rows`` corrections: how many are right now and were before, how many of them were learned by heart (``heart``: they hold
+    for these very texts), the lines of those that are not right, and how many of these were given up, since learning them
+    would have changed more elsewhere than tolerated."""
 
     rows: int
     mastered: int
     already: int
     missed: tuple[int, ...]
     given_up: int = 0
+    by_heart: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ class FixResult:
     def refused(self) -> tuple[str, str] | None:
         """Why no version may be stored and what to do; None where one may."""
         tolerance = self.config.tolerance
-        if self.taken is None:
+        if self.taken is None and not self.mastered.by_heart:
             useful = [one.changed for one in self.tried if one.mastered > self.mastered.already]
             least = f"changes at least {min(useful)} of {self.elsewhere.rows} other answers" if useful else "was not found"
             found = f"a step that masters a correction {least}"
@@ -178,7 +180,8 @@ class FixResult:
     def reason(self) -> str:
         """What was counted, in words."""
         m, e = self.mastered, self.elsewhere
-        return f"{m.mastered} of {m.rows} corrections mastered; {e.changed} of {e.rows} other answers changed on {self.kept}"
+        heart = f", {m.by_heart} of them by heart" if m.by_heart else ""
+        return f"{m.mastered} of {m.rows} corrections mastered{heart}; {e.changed} of {e.rows} other answers changed on {self.kept}"
 
     @property
     def prompt(self) -> StoredPrompt:

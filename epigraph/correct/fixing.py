@@ -1,15 +1,15 @@
 """``fix``: a handful of corrections learned by a stored prompt without its training data, so that its other answers stay.
 
     corrections ─┐
-    old prompt ──┼─ step ─► new vectors ─ back off ─► counted elsewhere ─ within tolerance? ─► a new version, or a refusal
-    other texts ─┘
+    old prompt ──┼─ step ─► new vectors ─ back off ─ the rest by heart ─► counted elsewhere ─ within tolerance? ─► a new version,
+    other texts ─┘                                                                                              or a refusal
 
 Nothing is stored before everything is counted, and no text ever is.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Bool
@@ -18,11 +18,13 @@ from epigraph.correct.answers import Changes, right_answers
 from epigraph.correct.between import Tried, back_off, mixed
 from epigraph.correct.corrections import check_corrections, without
 from epigraph.correct.fixed import FixResult, HeldOut, Mastered, compare_scores
+from epigraph.correct.heart import learn_by_heart
 from epigraph.correct.keep import Kept, given_texts, written_texts
 from epigraph.correct.margins import kept_margins, wanted_margins
 from epigraph.correct.settings import FixConfig
 from epigraph.correct.step import Learned, Vectors, learn
 from epigraph.cost import Meter
+from epigraph.engine.inspection import answer_looks
 from epigraph.errors import DataError, Unsupported
 from epigraph.library import StoredPrompt
 from epigraph.methods import judge
@@ -34,7 +36,8 @@ from epigraph.tasks.row import Row
 from epigraph.tuning.surroundings import Stage
 
 GIVEN, WRITTEN, FEWEST_KEPT = 400, 200, 8  # texts to keep
-RESERVE = 0.75  # of the tolerance may be expected to change: the rest is for what the linear picture does not show
+RESERVE = 0.45  # of the tolerance may be expected to change: up to five times as much does (benchmarks/README.md)
+BESIDE_HEART = 0.12  # of the tolerance, where what is given up can still be learned by heart
 NEARER = 2.0  # times as many answers turn on texts that the base writes: they lie nearer to where answers change
 
 
@@ -87,7 +90,9 @@ class Fixing:
         learn_seconds = meter.seconds - read_seconds
         new = [_plain(form) for form in vectors.forms(learned.moved)]
         taken, tried = self._back_off(new)
-        forms = old if taken is None else mixed(old, new, taken.step)
+        stepped = old if taken is None else mixed(old, new, taken.step)
+        by_step = right_answers(self.solver.with_forms(stepped), self.corrections)
+        forms = self._by_heart(stepped, by_step)
         right = right_answers(self.solver.with_forms(forms), self.corrections)
         elsewhere = self._elsewhere(forms)
         cost = {
@@ -107,7 +112,8 @@ class Fixing:
                 mastered=int(right.sum()),
                 already=int(before.sum()),
                 missed=tuple(row.line for row, ok in zip(self.corrections, right, strict=True) if not ok),
-                given_up=len(learned.given_up),
+                given_up=sum(not right[i] for i in learned.given_up),
+                by_heart=int((right & ~by_step).sum()),
             ),
             kept=self.kept.source,
             elsewhere=elsewhere,
@@ -182,7 +188,8 @@ class Fixing:
     def _learn(self, vectors: Vectors) -> Learned:
         wanted = wanted_margins(self.solver, self.corrections)
         kept = kept_margins(self.solver, *self._changeable())
-        afford = self.config.tolerance * RESERVE * (1.0 if self.keep else NEARER)
+        reserve = BESIDE_HEART if self.heart_fits else RESERVE
+        afford = self.config.tolerance * reserve * (1.0 if self.keep else NEARER)
         return learn(
             vectors, wanted, kept, self.config, afford, lambda done, of: self.stage("learning the corrections", done, of)
         )
@@ -194,15 +201,42 @@ class Fixing:
         return [row for row, _ in found], [answer for _, answer in found]
 
     def _back_off(self, new: Sequence[Form]) -> tuple[Tried | None, list[Tried]]:
-        most = int(self.config.tolerance * len(self.kept.rows) + 1e-9)
-
         def mastered(t: float) -> int:
             return int(right_answers(self.solver.with_forms(mixed(self.old, new, t)), self.corrections).sum())
 
         def changed(t: float) -> int:
             return self._elsewhere(mixed(self.old, new, t)).changed
 
-        return back_off(mastered, changed, most=most, before=int(self.right_before.sum()))
+        return back_off(mastered, changed, most=self._most, before=int(self.right_before.sum()))
+
+    @property
+    def _most(self) -> int:
+        """How many answers to the kept texts may change."""
+        return int(self.config.tolerance * len(self.kept.rows) + 1e-9)
+
+    @cached_property
+    def heart_fits(self) -> bool:
+        """Whether corrections can be learned by heart: one block of keys and values, one label a row, and no text behind the prompt,
+        which would look at it as well."""
+        rows = self.solver.encode([*self.corrections, *self.kept.rows])
+        one = len(self.old) == 1 and isinstance(self.old[0], KeyValue) and len({row.segments[-1] for row in rows}) == 1
+        return one and self.model.task.has_labels and not self.solver.engine.plain
+
+    def _by_heart(self, forms: list[Form], right: Bool[np.ndarray, " N"]) -> list[Form]:
+        """What the step left, learned where no text looks; the same forms where that is no gain or changes too much."""
+        left = [row for row, ok in zip(self.corrections, right, strict=True) if not ok]
+        if not left or not self.heart_fits:
+            return forms
+        rest = [*(row for row, ok in zip(self.corrections, right, strict=True) if ok), *self.kept.rows]
+        solver, form = self.solver.with_forms(forms), forms[0]
+        assert isinstance(form, KeyValue)
+        asked, others = solver.encode(left), solver.encode(rest)
+        wanted = answer_looks(solver.engine, asked, forms, solver.tree)
+        kept = answer_looks(solver.engine, others, forms, solver.tree, tokens=len(asked[0].segments[-1]))
+        told = partial(self.stage, "learning the rest by heart")
+        new: list[Form] = [_plain(learn_by_heart(form, wanted_margins(solver, left), wanted, kept, told))]
+        gains = right_answers(self.solver.with_forms(new), self.corrections).sum() > right.sum()
+        return new if gains and self._elsewhere(new).changed <= self._most else forms
 
     # ---- what it changes ---------------------------------------------------------------------------------------------
 

@@ -123,7 +123,8 @@ class Blocks:
     """What the attention of every layer reads besides the tokens' own keys and values.
 
     ``captured`` takes the own keys and values of every layer, ``weights`` its attention weights [B, A·G, Q, past | shared |
-    own], where they are asked for (an empty dict). ``unseen`` are own tokens that only themselves read.
+    own], where they are asked for (an empty dict). ``queries`` takes what each own token looks for keys with: the scaled queries and the
+    logarithm of the sum that their softmax divides by. ``unseen`` are own tokens that only themselves read.
     """
 
     positions: Int[Tensor, "B Q"]
@@ -133,6 +134,7 @@ class Blocks:
     shared_layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     captured: dict[int, tuple[Tensor, Tensor]] | None = None
     weights: dict[int, Tensor] | None = None
+    queries: dict[int, tuple[Tensor, Tensor]] | None = None
     unseen: Bool[Tensor, "B Q"] | None = None
     biases: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
     own_rows: dict[int | None, Tensor] = field(default_factory=dict)
@@ -203,8 +205,8 @@ class Blocks:
         rows = query.reshape(B, A, G * Q, D)
         past, shared = self.past, self.shared_at(layer) if self.shared else None
         biases, shown = self.bias(window), self.shown_at(layer)
-        whole = past is None and biases[1] is None and shown is None and softcap is None and self.weights is None
-        if whole and fused.serves(query, key, value, shared):
+        plain = softcap is None and self.weights is None and self.queries is None
+        if plain and past is None and biases[1] is None and shown is None and fused.serves(query, key, value, shared):
             out = fused.attend(rows, (key, value), self._own_rows(window, G), shared)
             return out.view(B, AG, Q, D).transpose(1, 2).contiguous()
         products = [
@@ -223,6 +225,8 @@ class Blocks:
         weights = torch.softmax(together, -1).to(value.dtype).view(B, A, G * Q, -1)
         if self.weights is not None:
             self.weights[layer] = weights.view(B, AG, Q, -1)
+        if self.queries is not None:
+            self.queries[layer] = (query.view(B, A, G, Q, D), torch.logsumexp(together, -1))
         parts = list(torch.split(weights, [s.shape[-1] for s in scores], -1))
         out = parts.pop() @ value
         if shared:

@@ -157,7 +157,9 @@ class Engine:
         """The own tokens of these rows, prompt and tail included. ``forms`` holds one form a block."""
         return self.forward_side_by_side(rows, [forms], tail, capture=capture)
 
-    def forward_side_by_side(self, rows: Sequence[Encoded], asked: Asked, tail: Tail, *, capture: bool = False) -> Pass:
+    def forward_side_by_side(
+        self, rows: Sequence[Encoded], asked: Asked, tail: Tail, *, capture: bool = False, queries: bool = False
+    ) -> Pass:
         """The same for S prompts at once: ``rows`` are S equal groups, group s answered with prompt s."""
         assert len(rows) % len(asked) == 0, "prompts side by side answer equally many rows each"
         prompts = settle(asked, len(rows), lambda some: self.query(rows[some]))
@@ -175,6 +177,7 @@ class Engine:
             blocks.past = self._past(texts, len(lead.ids), apart=not capture and self._reads_apart(texts))
         blocks.shared = shared_blocks(self.base, prompts, stream, beginnings, skip_first=common)
         blocks.captured = {} if capture else None
+        blocks.queries = {} if queries else None
         hidden = self.trunk.run(embed_stream(self.base, stream, prompts, skip_first=common), blocks)
         return Pass(hidden, stream, blocks)
 

@@ -189,6 +189,36 @@ def tree_scores(engine: Engine, hidden: Float[Tensor, "B Q H"], ends: Int[Tensor
     return tree.labels(tree.children(logits.view(B, len(tree.reads), -1), node))
 
 
+@dataclass(frozen=True)
+class Looks:
+    """What tokens look for keys with, by layer, token, key head and the query heads that share it: scaled queries, and the logarithm
+    of the sum over all keys that their softmax divides by."""
+
+    queries: Float[Tensor, "L N A G D"]
+    sums: Float[Tensor, "L N A G"]
+
+
+@torch.no_grad()
+def answer_looks(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form], tree: Tree, tokens: int = 1) -> Looks:
+    """The looks of the last ``tokens`` tokens of each row before its label tree, row by row.
+
+    Unsupported where the base is run by plain concatenation.
+    """
+    if engine.plain:
+        raise Unsupported(f"{engine.base.name} is run by plain concatenation, which is not looked into: {engine.plain}.")
+    found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(rows)
+    for chosen in engine.batches(rows, len(tree.fed_tokens)):
+        tail = label_tail(tree, len(chosen))
+        done = engine.forward_side_by_side([rows[i] for i in chosen], [forms], tail, queries=True)
+        row, last = torch.arange(len(chosen))[:, None], done.stream.ends[:, None].cpu() - tokens + torch.arange(tokens)
+        taken = [one for _, one in sorted((done.blocks.queries or {}).items())]
+        queries = torch.stack([q[row, :, :, last] for q, _ in taken]).float().cpu()
+        sums = torch.stack([s[row, :, :, last] for _, s in taken]).float().cpu()
+        for place, i in enumerate(chosen):
+            found[i] = (queries[:, place], sums[:, place])
+    return Looks(torch.cat([q for q, _ in found], 1), torch.cat([s for _, s in found], 1))
+
+
 def label_tail(tree: Tree, rows: int) -> Tail:
     """The label tree behind every row."""
     return Tail([tree.fed_tokens] * rows, tree.fed_depths, tree.ancestors)
