@@ -208,7 +208,7 @@ class Blocks:
         plain = softcap is None and self.weights is None and self.queries is None
         if plain and past is None and biases[1] is None and shown is None and fused.serves(query, key, value, shared):
             out = fused.attend(rows, (key, value), self._own_rows(window, G), shared)
-            return out.view(B, AG, Q, D).transpose(1, 2).contiguous()
+            return out.reshape(B, AG, Q, D).transpose(1, 2).contiguous()
         products = [
             past.scores(rows, layer) if past else None,
             _times_shared(rows, shared[0].transpose(-1, -2)) if shared else None,
@@ -283,11 +283,8 @@ def finish(scores: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor
 
 def _times_shared(rows: Float[Tensor, "B A R X"], shared: Float[Tensor, "S A X Y"]) -> Float[Tensor, "B A R Y"]:
     """Multiply every group of examples by its shared block: S·A products of [B/S·R, X] by [X, Y]."""
-    B, A, R, X = rows.shape
-    S = shared.shape[0]
-    grouped = rows.view(S, B // S, A, R, X).transpose(1, 2).reshape(S * A, B // S * R, X)
-    found = torch.bmm(grouped, shared.flatten(0, 1))
-    return found.view(S, A, B // S, R, -1).transpose(1, 2).reshape(B, A, R, -1)
+    found = fused.grouped(rows, len(shared)) @ shared
+    return fused.apart(found, len(rows))
 
 
 def register() -> None:

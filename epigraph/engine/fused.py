@@ -44,18 +44,27 @@ def attend(
     out, total = _block(rows, *own, bias)
     if shared is None:
         return out
-    B, A, R, D = rows.shape
-    S = shared[0].shape[0]
-    grouped = rows.view(S, B // S, A, R, D).transpose(1, 2).reshape(S, A, B // S * R, D)
-    common, sums = _block(grouped, *shared, None)
-    common = common.view(S, A, B // S, R, D).transpose(1, 2).reshape(B, A, R, D)
-    sums = sums.view(S, A, B // S, R).transpose(1, 2).reshape(B, A, R)
-    share = torch.sigmoid(sums - total)[..., None].to(out.dtype)
-    return torch.lerp(out, common, share)
+    B, S = len(rows), len(shared[0])
+    common, sums = _block(grouped(rows, S), *shared, None)
+    share = torch.sigmoid(apart(sums[..., None], B) - total[..., None]).to(out.dtype)
+    return torch.lerp(out, apart(common, B), share)
+
+
+def grouped(rows: Float[Tensor, "B A R X"], groups: int) -> Float[Tensor, "S A BR X"]:
+    """The rows of the examples of each of S groups, one below another."""
+    B, A, R, X = rows.shape
+    return rows.view(groups, B // groups, A, R, X).transpose(1, 2).reshape(groups, A, B // groups * R, X)
+
+
+def apart(rows: Float[Tensor, "S A BR X"], examples: int) -> Float[Tensor, "B A R X"]:
+    """Grouped rows as those of B examples again."""
+    S, A, both, X = rows.shape
+    each = examples // S
+    return rows.reshape(S, A, each, both // each, X).transpose(1, 2).reshape(examples, A, both // each, X)
 
 
 def _block(rows: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """The outputs of one block by itself, [N, A, R, D], and the logarithms of its sums, [N, A, R]."""
     assert _KERNEL is not None
     out, sums = _KERNEL(rows, keys, values, 0.0, False, attn_mask=bias, scale=1.0)
-    return out.contiguous(), sums.contiguous()
+    return out, sums
