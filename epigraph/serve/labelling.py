@@ -6,7 +6,7 @@ A reading has rows as well: nothing hangs behind them, and they give the mean of
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -136,7 +136,7 @@ def _tails(job: Classification | Reading, rows: Sequence[Encoded]) -> list[Tail 
 
 def answers_of(trunk: Trunk, rows: Sequence[LabelRow]) -> Iterator[tuple[LabelRow, Float[Tensor, " C"] | Corrupt]]:
     """What rows give that are read, those of one tail together; for a row whose states are no numbers, its error."""
-    groups: dict[int, list[LabelRow]] = {}
+    groups: dict[Hashable, list[LabelRow]] = {}
     for row in rows:
         if row.tail is None:
             yield row, row.beginning.query().cpu()

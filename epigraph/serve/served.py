@@ -6,6 +6,7 @@ Loaded off the serving path and never changed: a request that holds one keeps it
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from weakref import WeakValueDictionary
 
 import numpy as np
 from torch import Tensor
@@ -86,8 +87,26 @@ class Served:
         return self.card.reference
 
 
-def prepare(stored: StoredPrompt, base: Base, *, computes_here: bool) -> Served:
-    """A stored prompt made ready for this base.
+class Trees:
+    """Trees of labels, one for all prompts with the same labels: rows of one tree are answered together, whatever their prompts.
+
+    A tree is held as long as a prompt holds it.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self._held: WeakValueDictionary[tuple[object, object], Tree] = WeakValueDictionary()
+
+    def of(self, trie: LabelTrie) -> Tree:
+        """The tree of this trie."""
+        found = self._held.get((trie.labels, trie.paths))
+        if found is None:
+            found = self._held[trie.labels, trie.paths] = Tree.build(trie, self.base)
+        return found
+
+
+def prepare(stored: StoredPrompt, base: Base, *, computes_here: bool, trees: Trees | None = None) -> Served:
+    """A stored prompt made ready for this base, its tree among those of other prompts.
 
     Raises:
         BaseMismatch: it was tuned on another base.
@@ -123,7 +142,7 @@ def prepare(stored: StoredPrompt, base: Base, *, computes_here: bool) -> Served:
         carried=Carried(name=card.reference, content=content_hash(forms), forms=tuple(forms), members=card.members),
         outline=outline(forms[: task.template.blocks], base.hidden),
         trie=trie,
-        tree=Tree.build(trie, base) if trie is not None and computes_here else None,
+        tree=(trees or Trees(base)).of(trie) if trie is not None and computes_here else None,
         output_tokens=max(1, output_tokens),
         size=sum(tensor.nbytes for tensor in tensors(forms)),
         verdicts=verdicts,

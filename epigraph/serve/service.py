@@ -25,7 +25,7 @@ from epigraph.serve.meters import Meters, numbers
 from epigraph.serve.names import BARE, ROUTER, read_model, unknown_model
 from epigraph.serve.pieces import Pieces
 from epigraph.serve.rendering import Rendered, Renderer, check_echo
-from epigraph.serve.served import Served, prepare
+from epigraph.serve.served import Served, Trees, prepare
 from epigraph.serve.settings import ServeConfig
 from epigraph.serve.shelf import Shelf
 from epigraph.serve.sizes import check_room
@@ -122,6 +122,7 @@ class Service:
         self.config = config
         self.computes_here = computes_here
         self.library = Library(library)
+        self.trees = Trees(base)
         self.shelf = Shelf(self.library, self._prepare, fingerprint=base.fingerprint, budget=config.kept_bytes)
         self.pieces = Pieces(base)
         self.renderer = Renderer(base, self.pieces, ceiling=config.tokens, computes_here=computes_here)
@@ -142,7 +143,7 @@ class Service:
         """Requests that are being answered."""
 
     def _prepare(self, stored: Any) -> Served:
-        return prepare(stored, self.base, computes_here=self.computes_here)
+        return prepare(stored, self.base, computes_here=self.computes_here, trees=self.trees)
 
     def _keys_are_faulty(self, error: Exception) -> None:
         self.log.write("keys_faulty", error=str(error), done="the keys from before still hold")

@@ -7,7 +7,7 @@ The engine computes the same for whole batches (``engine/tree.py``, ``engine/cho
 a past of its own. ``alone`` is for bases that are run by plain concatenation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -39,7 +39,7 @@ class Tail(Protocol):
     @property
     def reads(self) -> Sequence[int]: ...
     @property
-    def group(self) -> int:
+    def group(self) -> Hashable:
         """Rows of one group are answered together."""
         ...
 
@@ -80,9 +80,9 @@ class LabelTail:
         return self.tree.reads
 
     @property
-    def group(self) -> int:
-        """Rows of one tree."""
-        return id(self.tree)
+    def group(self) -> Hashable:
+        """Rows of one tree, read off alike."""
+        return id(self.tree), self.verdicts
 
     def probabilities(self, trunk: Trunk, states: Float[Tensor, "B R H"]) -> Float[Tensor, "B C"]:
         """From the logits of the tree's own rows of the head."""
@@ -133,7 +133,7 @@ class ChoiceTail:
         return tuple(found)
 
     @property
-    def group(self) -> int:
+    def group(self) -> Hashable:
         """Each row is its own."""
         return id(self)
 

@@ -1,5 +1,7 @@
 """What hangs behind a served row says what the engine says of whole batches: sets of labels, own choices, several members."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -13,10 +15,12 @@ from epigraph.errors import TaskError, Unsupported
 from epigraph.prompts import PoolPrompt
 from epigraph.serve import batcher as batcher_module
 from epigraph.serve import schedule
+from epigraph.serve.served import Trees
 from epigraph.serve.toys_test import ask, carried, serving, spoken, tree_of
 from epigraph.serve.work import Carried, Classification, Generation, QueryEvent, Reading, Sampling
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.template import Template
+from epigraph.tasks.trie import LabelTrie
 from epigraph.tasks.verdicts import Verdicts
 
 LONG = "a rather longer text, that goes on beyond the window and beyond a block of kept states as well"
@@ -66,6 +70,30 @@ def test_sets_choices_and_votes_equal_the_engines(name: str, kind: str) -> None:
         assert votes.end.prompt_tokens == sum(len(s) for row in ROWS for s in row.segments)
         with pytest.raises(Unsupported, match="vote"):
             ask(batcher, Generation(segments=ROWS[0].segments, prompt=three, sampling=Sampling()))
+
+
+def test_rows_of_one_tree_that_are_read_off_in_two_ways_are_not_mixed() -> None:
+    engine = Engine(toy_base("llama"), keep=False)
+    one = carried(engine.base, "kv")
+    tree, decisions = verdicts(engine.base)
+    with serving(engine, step_tokens=64) as batcher:
+        sets, labels = (ask(batcher, Classification(rows=ROWS, prompt=one, tree=tree, verdicts=v)) for v in (decisions, ()))
+        nodes = engine.decide(ROWS, one.forms, tree)
+        for found, wanted in ((sets, torch.sigmoid(log_odds(nodes, decisions))), (labels, tree.labels(nodes).exp())):
+            torch.testing.assert_close(torch.tensor(found.wait().labels), wanted, atol=1e-4, rtol=0)
+
+
+def test_prompts_with_the_same_labels_share_a_tree_as_long_as_one_of_them_holds_it() -> None:
+    base = toy_base("llama")
+    tries = [LabelTrie.build({label: label.encode() for label in labels}, base.end) for labels in ("ab", "ab", "ba", "abc")]
+    trees = Trees(base)
+    first, second, turned, more = (trees.of(trie) for trie in tries)
+    assert first is second
+    assert len({id(first), id(turned), id(more)}) == 3
+    gone = weakref.ref(more)
+    del more
+    assert gone() is None
+    assert trees.of(tries[1]) is first
 
 
 def pool(engine: Engine, kind: str) -> Carried:
