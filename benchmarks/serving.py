@@ -163,7 +163,7 @@ class Load:
         return [f"{self.workload}-{self.kind}-{number}" for number in range(self.prompts)]
 
 
-_texts = itertools.count()
+_texts = itertools.count(100_000)  # as many digits in all
 
 
 def text(extra: int = 0) -> str:
