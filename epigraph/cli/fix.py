@@ -94,7 +94,7 @@ def _show(result: "FixResult") -> None:
     print(f"{mastered.mastered} of {mastered.rows} corrections mastered ({mastered.already} were right before)")
     if mastered.by_heart:
         print(
-            f"{mastered.by_heart} of them by heart: for these texts and their like, since more would have moved other answers"
+            f"{mastered.by_heart} of them by heart: for these very texts, since learning more would have moved other answers"
         )
     if mastered.given_up:
         print(

@@ -28,8 +28,8 @@ SECONDS = ("seconds", "train_seconds", "trained_parameters", "flops", "joules", 
 
 @dataclass(frozen=True, kw_only=True)
 class Mastered:
-    """Of ``rows`` corrections: how many are right now and were before, how many of them were learned by heart (``heart``: they hold
-    for these very texts), the lines of those that are not right, and how many of these were given up, since learning them
+    """Of ``rows`` corrections: how many are right now and were before, how many of them were learned by heart (they hold for
+    these very texts), the lines of those that are not right, and how many of these were given up, since learning them
     would have changed more elsewhere than tolerated."""
 
     rows: int
