@@ -49,7 +49,16 @@ from epigraph.tuning.surroundings import Surroundings
 TARGET = 0.9  # of kappa, prompt first
 POOL = 1000  # training rows from which examples are drawn
 TRIED, MOST_OF_ONE = 64, 0.7
-OF_THE_STUDENT = ("texts", "length", "epochs", "rate", "batch", "kind", "states")  # another value: one more measurement
+OF_THE_STUDENT = (
+    "texts",
+    "length",
+    "epochs",
+    "rate",
+    "batch",
+    "kind",
+    "states",
+    "start",
+)  # another value: one more measurement
 CUE = 3  # tokens behind the vectors, where these stand last
 RATE = 100e9  # floating-point operations a second, of two cores with AVX2
 Line = dict[str, Any]
@@ -206,6 +215,7 @@ def line(place: str, texts: int, result: DistillResult) -> Line:
         "texts": texts,
         "rate": found["settings"]["rate"],
         "passes": found["settings"]["epochs"],
+        "start": found["settings"]["start"],
         "states": found["settings"]["states"],
         "tests": found["rows"],
         "agreement": found["agreement"]["value"],
@@ -254,6 +264,7 @@ def arguments() -> argparse.Namespace:
     )
     found.add_argument("--tests", type=int, default=500)
     found.add_argument("--kind", default="")
+    found.add_argument("--start", default="", help="first values: matched (the default, prompt first) or text")
     found.add_argument("--states", type=float, default=0.0, help="weight of the teacher's states, which are imitated too")
     found.add_argument("--length", type=int, default=16)
     found.add_argument("--epochs", type=int, default=None)

@@ -168,7 +168,8 @@ def worded(engine: Engine, book: Book, draw: Draw, suits: Callable[[HardPrompt],
     """The best hard prompt of those that suit, chosen where ``tune`` chooses."""
     task, parts, started = draw.task, parts_of(draw), time.perf_counter()
     tokens = longest_output(engine.base, task, parts.all)
-    found = hard_prompts(engine, Wordings(written=task, tuned=task), parts, tokens, seed=draw.number, book=book)
+    both = Wordings(written=task, tuned=task)
+    found = hard_prompts(engine, both, parts, tokens, seed=draw.number, book=book, finish=lambda method: method)
     some = [one for one in found if suits(one)]
     if not some:
         return {"refused": "no examples fit beside a row, or there are too few"}

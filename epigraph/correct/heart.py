@@ -14,14 +14,14 @@ Sources: a key and a value an edit (Huang et al. 2023, section 3, https://arxiv.
 https://arxiv.org/abs/2211.11031). Differs: in the unused keys and values of a prompt, of which the base already has the reader.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from epigraph.correct.margins import Margins
+from epigraph.correct.margins import Margins, margins_of_all
 from epigraph.engine.inspection import Looks
 from epigraph.prompts import KeyValue
 
@@ -140,7 +140,7 @@ def _values(
     for step in range(STEPS + 1):
         told(step, STEPS)
         values.requires_grad_()
-        found = _margins(margins, slots.in_place(form, values))
+        found = margins_of_all(margins, [slots.in_place(form, values)])
         gradient, found = torch.autograd.grad(found.sum(), values)[0], found.detach().float().cpu()
         values = values.detach()
         if int((found > 0).sum()) > int(most.sum()):
@@ -153,9 +153,3 @@ def _values(
         by = by * (LONGEST * unit / (by * (size / numbers).sqrt()).clamp(min=1e-12)).clamp(max=1)
         values = values + gradient * slots.spread(by)[..., None]
     return best, most
-
-
-def _margins(margins: Margins, form: KeyValue) -> Float[Tensor, "C"]:
-    everyone: Sequence[int] = range(len(margins.rows))
-    parts = [everyone[i : i + margins.at_once] for i in range(0, len(everyone), margins.at_once)]
-    return torch.cat([margins.of(part, [[form]]) for part in parts])

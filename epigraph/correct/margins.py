@@ -24,6 +24,7 @@ from epigraph.engine.choosing import rows_at_once as rows_with_choices
 from epigraph.engine.stream import Tail
 from epigraph.methods.judge import Answer
 from epigraph.methods.solver import PromptedBase
+from epigraph.prompts import Form
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.kinds import Kind
 from epigraph.tasks.row import Row
@@ -42,6 +43,17 @@ class Margins(Protocol):
     @property
     def at_once(self) -> int: ...
     def of(self, chosen: Sequence[int], prompts: Asked) -> Float[Tensor, "B"]: ...
+
+
+def parts(margins: Margins) -> list[range]:
+    """The numbers of all rows, as many at a time as one pass with gradient may take."""
+    everyone = range(len(margins.rows))
+    return [everyone[i : i + margins.at_once] for i in range(0, len(everyone), margins.at_once)]
+
+
+def margins_of_all(margins: Margins, forms: Sequence[Form]) -> Float[Tensor, "N"]:
+    """The margin of every row with one prompt, with gradient."""
+    return torch.cat([margins.of(part, [forms]) for part in parts(margins)])
 
 
 class LabelMargins:

@@ -24,17 +24,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from epigraph.correct.margins import Margins
+from epigraph.correct.margins import Margins, margins_of_all, parts
 from epigraph.correct.settings import FixConfig
 from epigraph.errors import Diverged
 from epigraph.prompts import Form
 from epigraph.prompts.packed import pack, unit_of, unpack
 
-MASTER, FIRMER, FIRMEST = (
-    1e-3,
-    0.1,
-    1e-7,
-)  # of the mean diagonal: how loosely a correction is asked for, less from step to step
+# of the mean diagonal: how loosely a correction is asked for, less from step to step
+MASTER, FIRMER, FIRMEST = 1e-3, 0.1, 1e-7
 SURE = 3.0  # nats from which on an answer is held less firmly: it is far from turning
 MOST_MOVE = 0.1  # rms of a step, in units of the vectors' rms
 COLUMNS = 1 << 14
@@ -70,8 +67,7 @@ class Vectors:
     def gradient(self, margins: Margins, moved: Vector) -> tuple[Jacobian, Values]:
         """Every row's margin after this move, and its gradient: each row reads a copy of the prompt of its own."""
         rows, values = [], []
-        for start in range(0, len(margins.rows), margins.at_once):
-            chosen = list(range(start, min(start + margins.at_once, len(margins.rows))))
+        for chosen in parts(margins):
             leaves = [packed.repeat(len(chosen), *[1] * packed.ndim).requires_grad_() for packed in self.at(moved)]
             prompts = [[unpack(leaf[i]) for leaf in leaves] * self.copies for i in range(len(chosen))]
             found = margins.of(chosen, prompts)
@@ -83,11 +79,7 @@ class Vectors:
     @torch.no_grad()
     def margins(self, margins: Margins, moved: Vector) -> Values:
         """Every row's margin after this move."""
-        found = [
-            margins.of(list(range(start, min(start + margins.at_once, len(margins.rows)))), [self.forms(moved)])
-            for start in range(0, len(margins.rows), margins.at_once)
-        ]
-        return torch.cat(found).double()
+        return margins_of_all(margins, self.forms(moved)).double()
 
 
 @dataclass(frozen=True)

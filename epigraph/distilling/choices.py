@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from epigraph.distilling.mapping import Carried
-from epigraph.distilling.settings import PLACES, START_MAPPED, START_TEXT, DistillConfig
+from epigraph.distilling.settings import PLACES, START_MAPPED, START_MATCHED, START_TEXT, DistillConfig
 from epigraph.distilling.start import DEFAULT_KIND, PLAIN_KIND
 from epigraph.errors import ConfigError, Unsupported
 from epigraph.prompts import KINDS, KeyValue
@@ -32,7 +32,7 @@ class Choices:
     kind: str
     length: int
     place: str
-    mapped: bool
+    start: str
     states: float
     loop: Settings
     reasons: Mapping[str, str]
@@ -40,18 +40,25 @@ class Choices:
     def to_dict(self) -> dict[str, object]:
         """The settings as the contract's ``settings`` object."""
         loop = {name: getattr(self.loop, name) for name in self.loop.__dataclass_fields__}
-        start = START_MAPPED if self.mapped else START_TEXT
-        own = {"kind": self.kind, "length": self.length, "place": self.place, "start": start, "states": self.states}
+        own = {name: getattr(self, name) for name in ("kind", "length", "place", "start", "states")}
         return own | loop | {"template": self.task.template.text}
 
 
 def choose(
-    config: DistillConfig, task: Task, texts: int, *, plain: str = "", carried: Carried | None = None, stays: str = ""
+    config: DistillConfig,
+    task: Task,
+    texts: int,
+    *,
+    plain: str = "",
+    carried: Carried | None = None,
+    stays: str = "",
+    before: int = 0,
 ) -> Choices:
     """Settle every setting for so many texts. ``plain`` is why the base takes vectors only, where it does, ``stays`` why an
-    old prompt could not be carried over, where there is one."""
+    old prompt could not be carried over, where there is one; ``before`` how many positions the teacher reads before every text, where
+    it is this base."""
     reasons: dict[str, str] = {}
-    mapped = config.start != START_TEXT and carried is not None
+    mapped = config.start in ("", START_MAPPED) and carried is not None
     if config.start == START_MAPPED and carried is None:
         raise ConfigError(
             f"start 'mapped' was asked, but {stays or 'there is no prompt that can be carried over'}.",
@@ -74,6 +81,18 @@ def choose(
     else:
         text = "what the teacher reads, or the task's own words, compressed"
         reasons["start"] = f"text: {stays}; so {text}, and the old prompt teaches" if stays else f"text: {text}"
+    matches = KINDS[kind].start_form is KeyValue and place == PLACES[0] and 1 < length < before
+    matched = not mapped and matches and config.start in ("", START_MATCHED)
+    if config.start == START_MATCHED and not matched:
+        raise ConfigError(
+            "start 'matched' was asked, but it needs a teacher on this base that reads more before every text than the student has "
+            "vectors, and a student of keys and values that stands first.",
+            "Leave --start out.",
+        )
+    if matched:
+        reasons["start"] = (
+            f"{START_MATCHED}: what the texts find in the {before} positions that the teacher reads before them"
+        )
     if not config.place:
         reasons["place"] = "where the old prompt stands" if mapped else "first: where a hard prompt stands"
     if not config.kind:
@@ -103,7 +122,7 @@ def choose(
         kind=kind,
         length=length,
         place=place,
-        mapped=mapped,
+        start=START_MAPPED if mapped else START_MATCHED if matched else START_TEXT,
         states=config.states,
         loop=loop,
         reasons=reasons,

@@ -7,6 +7,7 @@ The student is trained by the house's own loop; only what it lowers is another: 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,11 +27,12 @@ from epigraph.distilling.fidelity import (
     seconds_a_request,
 )
 from epigraph.distilling.mapping import Carried, carry, difference
+from epigraph.distilling.matching import MOST_ROWS, match
 from epigraph.distilling.objective import AnswerImitation, LabelImitation
 from epigraph.distilling.pieces import cut
 from epigraph.distilling.result import DistillResult
 from epigraph.distilling.runs import create, resume
-from epigraph.distilling.settings import START_TEXT, DistillConfig
+from epigraph.distilling.settings import START_MAPPED, START_MATCHED, START_TEXT, DistillConfig
 from epigraph.distilling.start import begin
 from epigraph.distilling.taught import Taught, check_kind
 from epigraph.distilling.teacher import BaseTeacher, Teacher, check_fields, hard_prompt_teacher, prompt_teacher
@@ -41,10 +43,10 @@ from epigraph.evaluation import Scores, evaluate
 from epigraph.library import Card, Lineage, StoredPrompt
 from epigraph.methods.solver import DEFAULT_OUTPUT_TOKENS, PromptedBase
 from epigraph.model import Given, PromptModel, facts
-from epigraph.prompts import SoftPrompt, kept_numbers, plain_forms
+from epigraph.prompts import KeyValue, SoftPrompt, kept_numbers, plain_forms
 from epigraph.tasks.row import Row
 from epigraph.tasks.rows import row_of
-from epigraph.tasks.split import split_validation
+from epigraph.tasks.split import head, split_validation
 from epigraph.tasks.task import Task
 from epigraph.tuning.diagnosis import repeated_rows
 from epigraph.tuning.loop import Loop, Moment
@@ -116,14 +118,18 @@ def distill(
     for finding in findings:
         around.note(f"warning: {finding}")
     carried, stays = _carried(teacher, base, config)
-    choices = choose(config, task, len(parts[0]), plain=engine.plain, carried=carried, stays=stays)
+    read = _read_before(teacher, engine)
+    before = read.forms[0].length if read is not None else 0
+    choices = choose(config, task, len(parts[0]), plain=engine.plain, carried=carried, stays=stays, before=before)
+    choices, matched = _matched(choices, engine, read, parts[0], tokens, around)
     student = begin(
         engine,
         choices.task,
         kind=choices.kind,
         length=choices.length,
         text=teacher.text,
-        carried=carried if choices.mapped else None,
+        carried=carried if choices.start == START_MAPPED else None,
+        found=matched,
         seed=config.seed,
     )
     solver = PromptedBase(engine, choices.task, student.fold(), output_tokens=tokens)
@@ -225,7 +231,7 @@ def _row(task: Task, given: Given) -> Row:
 
 def _carried(teacher: Teacher, base: Base, config: DistillConfig) -> tuple[Carried | None, str]:
     """The first values that a stored prompt gives, where they are wanted and can be had, and else why they cannot."""
-    if config.start == START_TEXT or not isinstance(teacher, BaseTeacher) or not teacher.is_prompt:
+    if config.start not in ("", START_MAPPED) or not isinstance(teacher, BaseTeacher) or not teacher.is_prompt:
         return None, ""
     solver = teacher.solver
     forms, old = plain_forms(solver.forms, "carrying a prompt to another base"), solver.engine.base
@@ -233,6 +239,42 @@ def _carried(teacher: Teacher, base: Base, config: DistillConfig) -> tuple[Carri
         return found, ""
     why = "the old prompt could not be carried over: it is keys and values, which go to a fine-tuned copy of their base only"
     return None, f"{why}, and {difference(old, base)}"
+
+
+def _read_before(teacher: Teacher, engine: Engine) -> PromptedBase | None:
+    """The teacher, what it reads before every text as keys and values, where it reads them on this base before it all."""
+    if not isinstance(teacher, BaseTeacher) or engine.plain or teacher.solver.members > 1:
+        return None
+    own = teacher.reader
+    alike = own.engine.base.fingerprint == engine.base.fingerprint
+    return (
+        own
+        if alike and not own.template.segments[0] and isinstance(own.forms[0], KeyValue) and own.template.blocks == 1
+        else None
+    )
+
+
+def _matched(
+    choices: Choices,
+    engine: Engine,
+    read: PromptedBase | None,
+    rows: Sequence[Row],
+    output_tokens: int,
+    around: Surroundings,
+) -> tuple[Choices, KeyValue | None]:
+    """First values by what these rows find in what the teacher reads, where that was chosen, and what came of it."""
+    if choices.start != START_MATCHED or read is None:
+        return choices, None
+    whole = read.forms[0]
+    assert isinstance(whole, KeyValue)
+    seed = choices.loop.seed
+    some = PromptedBase(engine, choices.task, [whole], output_tokens=output_tokens).encode(head(rows, MOST_ROWS, seed))
+    found = match(engine, whole, some, choices.length, seed, partial(around.stage, "matching what the texts find"))
+    if found is None:
+        why = f"{START_TEXT}: what the teacher reads, compressed; attention that has a window or a cap is not matched"
+        return replace(choices, start=START_TEXT, reasons={**choices.reasons, "start": why}), None
+    said = f"{choices.reasons['start']}; {found.missed:.1%} of it is missed"
+    return replace(choices, reasons={**choices.reasons, "start": said}), found.form
 
 
 def _run(solver: PromptedBase, choices: Choices, around: Surroundings, name: str, describe: Mapping[str, Any]) -> Run | None:

@@ -10,7 +10,7 @@ from epigraph.errors import ConfigError
 
 PLACES = ("first", "last")
 TAUGHT_KINDS = ("token", "kv", "sink", "prefix", "ptuning", "residual")
-START_TEXT, START_MAPPED = "text", "mapped"
+START_TEXT, START_MATCHED, START_MAPPED = "text", "matched", "mapped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,9 @@ class DistillConfig:
         "where the student stands: first (by default, as a hard prompt does; --from: as it stood) or last (after the input)",
     )
     start: str = setting(
-        "", "first values: text (what the teacher reads, compressed), or mapped (from --from, the old prompt carried over)"
+        "",
+        "first values: matched (what the texts find in what the teacher reads; the default where both are one base and the student"
+        " stands first), text (its tokens, some of them), or mapped (from --from, the old prompt carried over)",
     )
     shots: int = setting(0, "examples that the teacher reads before a text, labels in turn; 0: none")
     epochs: int | None = setting(None, "the most passes over the texts; by default by their number")
@@ -80,7 +82,7 @@ class DistillConfig:
         self._check_names()
 
     def _check_names(self) -> None:
-        known = {"place": PLACES, "start": (START_TEXT, START_MAPPED), "kind": TAUGHT_KINDS}
+        known = {"place": PLACES, "start": (START_TEXT, START_MATCHED, START_MAPPED), "kind": TAUGHT_KINDS}
         for name, values in known.items():
             value = getattr(self, name)
             if value and value not in values:

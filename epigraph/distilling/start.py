@@ -1,6 +1,7 @@
 """The student's first values: what the teacher reads, compressed to P vectors, or an old base's prompt carried over.
 
 text     keys and values of the hard prompt itself, read once, at P of its tokens: ``tuning/start/long_text.py``
+matched  P keys and values that the texts read as they read all of it: ``matching``
 mapped   the teacher's prompt in this base's terms: ``mapping``; vectors are run through the base where keys and values
          are wanted
 """
@@ -48,12 +49,23 @@ def mapped_form(engine: Engine, form: Form, length: int, wanted: type[Form]) -> 
 
 
 def begin(
-    engine: Engine, task: Task, *, kind: str, length: int, text: str, carried: Carried | None, seed: int
+    engine: Engine,
+    task: Task,
+    *,
+    kind: str,
+    length: int,
+    text: str,
+    carried: Carried | None,
+    seed: int,
+    found: KeyValue | None = None,
 ) -> SoftPrompt:
-    """The student with its first values, one block for each of the template's."""
+    """The student with its first values, one block for each of the template's: those ``found`` where there are any."""
     wanted = KINDS[kind]
     blocks = task.template.blocks
-    if carried is None:
+    forms: list[Form]
+    if found is not None:
+        forms = [found]
+    elif carried is None:
         forms = [text_form(engine, task, text, length, wanted.start_form)] * blocks
     else:
         given: Sequence[Form] = carried.forms

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from epigraph.base import Base
 from epigraph.engine.assembly import Prompts, embed_stream, hide, shared_blocks, unseen_tokens
-from epigraph.engine.attention import Blocks
+from epigraph.engine.attention import MASKED, Blocks
 from epigraph.engine.engine import Engine
 from epigraph.engine.stream import Item, Stream, Tail, lay_out
 from epigraph.engine.tree import Tree
@@ -217,6 +217,49 @@ def answer_looks(engine: Engine, rows: Sequence[Encoded], forms: Sequence[Form],
         for place, i in enumerate(chosen):
             found[i] = (queries[:, place], sums[:, place])
     return Looks(torch.cat([q for q, _ in found], 1), torch.cat([s for _, s in found], 1))
+
+
+@dataclass(frozen=True)
+class OwnReads:
+    """What tokens behind a block of keys and values look for, and what they find among the row's own tokens, by layer: scaled queries as
+    if read at the positions they have there; the logarithm of the sum over the own keys alone, and the values these give; the logarithm
+    of the sum over all keys. ``A``: key heads, ``G``: query heads of each."""
+
+    queries: Float[Tensor, "L N A G D"]
+    own_sums: Float[Tensor, "L N A G"]
+    own_values: Float[Tensor, "L N A G D"]
+    sums: Float[Tensor, "L N A G"]
+
+
+@torch.no_grad()
+def own_reads(engine: Engine, rows: Sequence[Encoded], form: KeyValue, chosen: Sequence[Sequence[int]]) -> OwnReads:
+    """The reads of the tokens ``chosen`` of each row (numbers within it), where the whole row stands behind ``form``."""
+    found: list[list[Tensor]] = [[] for _ in rows]
+    for batch in engine.batches(rows):
+        done = engine.forward([rows[i] for i in batch], [form], Tail([()] * len(batch)), capture=True, queries=True)
+        blocks = done.blocks
+        assert blocks.queries is not None
+        assert blocks.captured is not None
+        mask = torch.zeros(blocks.own.shape, device=blocks.own.device).masked_fill(~blocks.own, MASKED)
+        layers = [_own(*blocks.queries[layer], *blocks.captured[layer], mask) for layer in sorted(blocks.queries)]
+        for place, i in enumerate(batch):
+            taken = torch.tensor(list(chosen[i]))
+            found[i] = [torch.stack([one[place][:, :, taken] for one in part]) for part in zip(*layers, strict=True)]
+    parts = [torch.cat(part, 3).movedim(3, 1) for part in zip(*found, strict=True)]
+    return OwnReads(*parts)
+
+
+def _own(
+    query: Float[Tensor, "B A G Q D"],
+    sums: Float[Tensor, "B A G Q"],
+    key: Float[Tensor, "B A Q D"],
+    value: Float[Tensor, "B A Q D"],
+    mask: Float[Tensor, "#B Q Q"],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries, own sums, own values and all sums of one layer, in fp32."""
+    scores = (query @ key[:, :, None].transpose(-1, -2)).float() + mask[:, None, None]
+    values = torch.softmax(scores, -1).to(value.dtype) @ value[:, :, None]
+    return query.float().cpu(), torch.logsumexp(scores, -1).cpu(), values.float().cpu(), sums.float().cpu()
 
 
 def label_tail(tree: Tree, rows: int) -> Tail:

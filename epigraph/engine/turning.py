@@ -31,15 +31,25 @@ def turn_keys(
 ) -> Float[Tensor, "L A P D"]:
     """These keys as if their tokens, read at the positions ``old``, stood at ``new``."""
     turned = keys.clone()
-    at_zero = _probes(engine, 0)
     shifts = [after - before for before, after in zip(old, new, strict=True)]
-    turns = {shift: _turn(at_zero, _probes(engine, abs(shift))) for shift in set(shifts) if shift}
+    at_zero = _probes(engine, 0)
+    turns = {shift: _turn_by(engine, shift, at_zero) for shift in set(shifts) if shift}
     for place, shift in enumerate(shifts):
         turn = turns.get(shift)
         if turn is not None:
-            here = turn if shift > 0 else turn.transpose(-1, -2)
-            turned[:, :, place] = (keys[:, :, place].float() @ here.to(keys.device)).to(keys.dtype)
+            turned[:, :, place] = (keys[:, :, place].float() @ turn.to(keys.device)).to(keys.dtype)
     return turned
+
+
+@torch.no_grad()
+def turn_of(engine: Engine, shift: int) -> Float[Tensor, "L D D"] | None:
+    """What turns keys, and queries alike, by ``shift`` positions at every layer; None where positions are no turns."""
+    return _turn_by(engine, shift, _probes(engine, 0))
+
+
+def _turn_by(engine: Engine, shift: int, at_zero: Float[Tensor, "L N D"]) -> Float[Tensor, "L D D"] | None:
+    turn = _turn(at_zero, _probes(engine, abs(shift)))
+    return turn if turn is None or shift >= 0 else turn.transpose(-1, -2)
 
 
 def _turn(at_zero: Float[Tensor, "L N D"], shifted: Float[Tensor, "L N D"]) -> Float[Tensor, "L D D"] | None:
