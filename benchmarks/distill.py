@@ -265,7 +265,7 @@ def arguments() -> argparse.Namespace:
     found.add_argument("--tests", type=int, default=500)
     found.add_argument("--kind", default="")
     found.add_argument("--start", default="", help="first values: matched (the default, prompt first) or text")
-    found.add_argument("--states", type=float, default=0.0, help="weight of the teacher's states, which are imitated too")
+    found.add_argument("--states", type=float, default=None, help="weight of the teacher's states, which are imitated too")
     found.add_argument("--length", type=int, default=16)
     found.add_argument("--epochs", type=int, default=None)
     found.add_argument("--rate", type=float, default=None)

@@ -48,6 +48,8 @@ def test_a_hard_prompt_with_examples_becomes_a_few_vectors(
     assert found["prompt"] == "short@1"
     assert (found["rows"], found["split"]) == (20, "test")
     assert found["divergence"] < found["start"]["divergence"]
+    assert found["settings"]["start"] == "matched"
+    assert found["reasons"]["start"].endswith("% of it is missed")
     assert found["constant"]["kappa"] == 0
     assert found["request"]["tokens"]["before"] > found["request"]["tokens"]["after"] + 50
     assert set(found["request"]["seconds"]) == {"before", "before_prefix_kept", "after"}

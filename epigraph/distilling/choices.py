@@ -2,7 +2,9 @@
 
 Rates are not those of a tuning: soft labels of a few hundred texts are learned by heart at the rate at which a tuning learns hard ones
 (SST-2, 40 examples into 16 vectors, 255 texts: kappa .547 at 0.1, .637 at 0.02, the divergence on training texts a hundredth of that on
-others). What is left of the gap is a matter of texts, so that passes are as few as the texts are many.
+others). What is left of the gap is a matter of texts, so that passes are as few as the texts are many. A matched start is so near that
+rates of a quarter keep it there, and the teacher's states tell more than its labels (the same set, 700 texts, 300 others: kappa .78 at the
+start, .79 after eight passes at 0.02 on 1,000 texts, .84 after two at 0.005, .88 with the states).
 """
 
 import math
@@ -19,7 +21,9 @@ from epigraph.tuning.loop import Settings
 
 TEXTS_SEEN = {True: 2500, False: 6000}  # by whether the task writes
 FEWEST_EPOCHS, MOST_EPOCHS = {True: 3, False: 4}, 20
+MATCHED_SEEN, MATCHED_FEWEST = 3000, 3
 RATES = {"kv": 0.02, "sink": 0.02}
+MATCHED_RATE, MATCHED_STATES = 0.005, 1.0
 DEFAULT_LENGTH = 16
 AS_IT_STANDS = "template"
 
@@ -86,7 +90,7 @@ def choose(
     if config.start == START_MATCHED and not matched:
         raise ConfigError(
             "start 'matched' was asked, but it needs a teacher on this base that reads more before every text than the student has "
-            "vectors, and a student of keys and values that stands first.",
+            "vectors, a student of keys and values that stands first, and attention without a window or a cap.",
             "Leave --start out.",
         )
     if matched:
@@ -101,17 +105,20 @@ def choose(
             if plain
             else "keys and values, the first position frozen, since attention rests on it"
         )
-    seen, fewest = TEXTS_SEEN[task.writes], FEWEST_EPOCHS[task.writes]
+    seen, fewest = (MATCHED_SEEN, MATCHED_FEWEST) if matched else (TEXTS_SEEN[task.writes], FEWEST_EPOCHS[task.writes])
     epochs = config.epochs or max(fewest, min(MOST_EPOCHS, math.ceil(seen / max(1, texts))))
     if config.epochs is None:
         reasons["epochs"] = f"at most {epochs}: {seen:,} texts seen or more, {fewest} to {MOST_EPOCHS} passes"
+    rate = MATCHED_RATE if matched else RATES.get(kind, KINDS[kind].default_rate)
     if config.rate is None:
-        own = "distilling's own, below that of tune" if kind in RATES else "the default"
-        reasons["rate"] = f"{own} for {kind}, in units of the start's rms"
+        own = "distilling's own, below that of tune" if matched or kind in RATES else "the default"
+        reasons["rate"] = f"{own} for {kind}{' from a matched start' if matched else ''}, in units of the start's rms"
+    if config.states is None and matched and task.has_labels:
+        reasons["states"] = f"{MATCHED_STATES:g}: from a matched start the teacher's states tell more than its labels"
     loop = Settings(
         epochs=epochs,
         batch=config.batch,
-        rate=config.rate or RATES.get(kind, KINDS[kind].default_rate),
+        rate=config.rate or rate,
         warmup=config.warmup,
         clip=config.clip,
         patience=config.patience,
@@ -123,7 +130,7 @@ def choose(
         length=length,
         place=place,
         start=START_MAPPED if mapped else START_MATCHED if matched else START_TEXT,
-        states=config.states,
+        states=config.states if config.states is not None else MATCHED_STATES if matched and task.has_labels else 0.0,
         loop=loop,
         reasons=reasons,
     )

@@ -5,6 +5,7 @@ import pytest
 from epigraph.distilling.choices import choose
 from epigraph.distilling.session import MOST_VALIDATION, divide
 from epigraph.distilling.settings import DistillConfig
+from epigraph.errors import ConfigError
 from epigraph.prompts import KINDS
 from epigraph.tasks.row import Row
 from epigraph.tasks.task import Task
@@ -42,3 +43,30 @@ def test_of_many_texts_nearly_all_are_learned_from() -> None:
     assert (len(train), len(validation), len(held)) == (4000 - MOST_VALIDATION, MOST_VALIDATION, 3)
     train, validation, held = divide(rows[:100], (), DistillConfig())
     assert (len(train), len(validation), len(held)) == (68, 12, 20)
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "start"),
+    [
+        ({}, 1000, "matched"),
+        ({"start": "text"}, 1000, "text"),
+        ({}, 0, "text"),  # the teacher is no base, or another
+        ({}, 16, "text"),  # nothing to compress
+        ({"place": "last"}, 1000, "text"),
+        ({"kind": "token"}, 1000, "text"),
+    ],
+)
+def test_what_the_teacher_reads_is_matched_where_it_can_be(
+    asked: dict[str, str], before: int, start: str, task: Task
+) -> None:
+    found = choose(DistillConfig(**asked), task, 100, before=before)  # type: ignore[arg-type]
+    assert found.start == found.to_dict()["start"] == start
+    assert found.reasons["start"].startswith(start)
+    near = start == "matched"
+    assert (found.states, "states" in found.reasons) == ((1.0, True) if near else (0.0, False))
+    assert (found.loop.rate == 0.005) == near
+
+
+def test_matching_that_cannot_be_is_refused(task: Task) -> None:
+    with pytest.raises(ConfigError, match="start 'matched' was asked"):
+        choose(DistillConfig(start="matched", place="last"), task, 100, before=1000)

@@ -5,7 +5,7 @@ texts → train | validation | held out      teacher → answers, once      star
 The student is trained by the house's own loop; only what it lowers is another: ``objective``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from epigraph.distilling.objective import AnswerImitation, LabelImitation
 from epigraph.distilling.pieces import cut
 from epigraph.distilling.result import DistillResult
 from epigraph.distilling.runs import create, resume
-from epigraph.distilling.settings import START_MAPPED, START_MATCHED, START_TEXT, DistillConfig
+from epigraph.distilling.settings import START_MAPPED, START_MATCHED, DistillConfig
 from epigraph.distilling.start import begin
 from epigraph.distilling.taught import Taught, check_kind
 from epigraph.distilling.teacher import BaseTeacher, Teacher, check_fields, hard_prompt_teacher, prompt_teacher
@@ -107,8 +107,6 @@ def distill(
     engine = engine or Engine(base)
     tokens = output_tokens or room_for_outputs(base, task)
     teacher = as_teacher(teacher, engine, task, config, tokens)
-    if config.states and isinstance(teacher, BaseTeacher):
-        teacher = teacher.with_states(engine, task)
     learned, held = [_row(task, one) for one in texts], [_row(task, one) for one in tests]
     learned, findings = _unshown(learned, held, teacher.shown)
     train, stopping, held = divide(learned, held, config)
@@ -118,10 +116,10 @@ def distill(
     for finding in findings:
         around.note(f"warning: {finding}")
     carried, stays = _carried(teacher, base, config)
-    read = _read_before(teacher, engine)
-    before = read.forms[0].length if read is not None else 0
-    choices = choose(config, task, len(parts[0]), plain=engine.plain, carried=carried, stays=stays, before=before)
-    choices, matched = _matched(choices, engine, read, parts[0], tokens, around)
+    settle = partial(choose, config, task, len(parts[0]), plain=engine.plain, carried=carried, stays=stays)
+    choices, found = _settled(settle, _read_before(teacher, engine), engine, parts[0], tokens, around)
+    if choices.states and isinstance(teacher, BaseTeacher):
+        teacher = teacher.with_states(engine, task)
     student = begin(
         engine,
         choices.task,
@@ -129,7 +127,7 @@ def distill(
         length=choices.length,
         text=teacher.text,
         carried=carried if choices.start == START_MAPPED else None,
-        found=matched,
+        found=found,
         seed=config.seed,
     )
     solver = PromptedBase(engine, choices.task, student.fold(), output_tokens=tokens)
@@ -254,25 +252,27 @@ def _read_before(teacher: Teacher, engine: Engine) -> PromptedBase | None:
     )
 
 
-def _matched(
-    choices: Choices,
-    engine: Engine,
+def _settled(
+    settle: Callable[..., Choices],
     read: PromptedBase | None,
+    engine: Engine,
     rows: Sequence[Row],
     output_tokens: int,
     around: Surroundings,
 ) -> tuple[Choices, KeyValue | None]:
-    """First values by what these rows find in what the teacher reads, where that was chosen, and what came of it."""
-    if choices.start != START_MATCHED or read is None:
-        return choices, None
+    """All settings, and the first values by what these rows find in what the teacher reads, where that was chosen and can be."""
+    if read is None:
+        return settle(), None
     whole = read.forms[0]
     assert isinstance(whole, KeyValue)
+    choices = settle(before=whole.length)
+    if choices.start != START_MATCHED:
+        return choices, None
     seed = choices.loop.seed
     some = PromptedBase(engine, choices.task, [whole], output_tokens=output_tokens).encode(head(rows, MOST_ROWS, seed))
     found = match(engine, whole, some, choices.length, seed, partial(around.stage, "matching what the texts find"))
     if found is None:
-        why = f"{START_TEXT}: what the teacher reads, compressed; attention that has a window or a cap is not matched"
-        return replace(choices, start=START_TEXT, reasons={**choices.reasons, "start": why}), None
+        return settle(), None
     said = f"{choices.reasons['start']}; {found.missed:.1%} of it is missed"
     return replace(choices, reasons={**choices.reasons, "start": said}), found.form
 

@@ -44,9 +44,10 @@ class DistillConfig:
     patience: int = setting(6, "validations without a smaller divergence before it stops")
     validation: float = setting(0.15, "share of the texts, at most 256 of them, on which it is chosen where to stop")
     holdout: float = setting(0.2, "share of the texts kept for the agreement where there is no --test")
-    states: float = setting(
-        0.0,
-        "weight of the states that a hard prompt's labels are read from, which its student imitates too; 0: labels alone",
+    states: float | None = setting(
+        None,
+        "weight of the states that a hard prompt's labels are read from, which its student imitates too; 0: labels alone; by default 1 "
+        "where it starts matched, else 0",
     )
     pieces: int = setting(
         0, "pieces cut from every text to learn from, that the teacher answers too: more to learn from where texts are few"
@@ -77,7 +78,7 @@ class DistillConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} {value} was asked; it must be a positive number.")
-        if not 0 <= self.states < float("inf"):
+        if self.states is not None and not 0 <= self.states < float("inf"):
             raise ConfigError(f"states {self.states} was asked; it must be 0 or a positive number.")
         self._check_names()
 
