@@ -58,7 +58,7 @@ def test_a_hard_prompt_with_examples_becomes_a_few_vectors(
     assert (card.kind, card.place, card.lengths) == ("sink", "first", (4,))
     assert cli("library", "verify", "--json").json["problems"] == []
     assert cli("predict", "short", "aa a aaa", "--json", *toy_flags).lines[0]["label"] in ("animal", "metal")
-    shown = cli("distill", train, *flags, "--place", "last", "--kind", "token")
+    shown = cli("distill", train, *flags, "--place", "last", "--kind", "token", "--states", "1")
     assert shown.code == 0, shown.err
     assert "tokens a request" in shown.out
     assert "teacher − student on the same 20 texts" in shown.out
