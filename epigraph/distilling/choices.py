@@ -109,10 +109,11 @@ def choose(
     epochs = config.epochs or max(fewest, min(MOST_EPOCHS, math.ceil(seen / max(1, texts))))
     if config.epochs is None:
         reasons["epochs"] = f"at most {epochs}: {seen:,} texts seen or more, {fewest} to {MOST_EPOCHS} passes"
-    rate = MATCHED_RATE if matched else RATES.get(kind, KINDS[kind].default_rate)
+    near = matched and kind in RATES
+    rate = MATCHED_RATE if near else RATES.get(kind, KINDS[kind].default_rate)
     if config.rate is None:
-        own = "distilling's own, below that of tune" if matched or kind in RATES else "the default"
-        reasons["rate"] = f"{own} for {kind}{' from a matched start' if matched else ''}, in units of the start's rms"
+        own = "distilling's own, below that of tune" if kind in RATES else "the default"
+        reasons["rate"] = f"{own} for {kind}{' from a matched start' if near else ''}, in units of the start's rms"
     if config.states is None and matched and task.has_labels:
         reasons["states"] = f"{MATCHED_STATES:g}: from a matched start the teacher's states tell more than its labels"
     loop = Settings(
