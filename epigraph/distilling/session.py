@@ -239,32 +239,28 @@ def _carried(teacher: Teacher, base: Base, config: DistillConfig) -> tuple[Carri
     return None, f"{why}, and {difference(old, base)}"
 
 
-def _read_before(teacher: Teacher, engine: Engine) -> PromptedBase | None:
-    """The teacher, what it reads before every text as keys and values, where it reads them on this base before it all."""
+def _read_before(teacher: Teacher, engine: Engine) -> KeyValue | None:
+    """What the teacher reads before every text, where it is this base and reads it before all else."""
     if not isinstance(teacher, BaseTeacher) or engine.plain or teacher.solver.members > 1:
         return None
     own = teacher.reader
+    first = own.template.blocks == 1 and not own.template.segments[0]
+    form = own.forms[0]
     alike = own.engine.base.fingerprint == engine.base.fingerprint
-    return (
-        own
-        if alike and not own.template.segments[0] and isinstance(own.forms[0], KeyValue) and own.template.blocks == 1
-        else None
-    )
+    return form if first and alike and isinstance(form, KeyValue) else None
 
 
 def _settled(
     settle: Callable[..., Choices],
-    read: PromptedBase | None,
+    whole: KeyValue | None,
     engine: Engine,
     rows: Sequence[Row],
     output_tokens: int,
     around: Surroundings,
 ) -> tuple[Choices, KeyValue | None]:
-    """All settings, and the first values by what these rows find in what the teacher reads, where that was chosen and can be."""
-    if read is None:
+    """All settings, and the first values by what these rows find in ``whole``, where that was chosen and can be."""
+    if whole is None:
         return settle(), None
-    whole = read.forms[0]
-    assert isinstance(whole, KeyValue)
     choices = settle(before=whole.length)
     if choices.start != START_MATCHED:
         return choices, None

@@ -153,11 +153,9 @@ class Engine:
 
     # ---- one pass ----------------------------------------------------------------------------------------------------
 
-    def forward(
-        self, rows: Sequence[Encoded], forms: Sequence[AnyForm], tail: Tail, *, capture: bool = False, queries: bool = False
-    ) -> Pass:
+    def forward(self, rows: Sequence[Encoded], forms: Sequence[AnyForm], tail: Tail, *, capture: bool = False) -> Pass:
         """The own tokens of these rows, prompt and tail included. ``forms`` holds one form a block."""
-        return self.forward_side_by_side(rows, [forms], tail, capture=capture, queries=queries)
+        return self.forward_side_by_side(rows, [forms], tail, capture=capture)
 
     def forward_side_by_side(
         self, rows: Sequence[Encoded], asked: Asked, tail: Tail, *, capture: bool = False, queries: bool = False

@@ -236,7 +236,8 @@ def own_reads(engine: Engine, rows: Sequence[Encoded], form: KeyValue, chosen: S
     """The reads of the tokens ``chosen`` of each row (numbers within it), where the whole row stands behind ``form``."""
     found: list[list[Tensor]] = [[] for _ in rows]
     for batch in engine.batches(rows):
-        done = engine.forward([rows[i] for i in batch], [form], Tail([()] * len(batch)), capture=True, queries=True)
+        tail = Tail([()] * len(batch))
+        done = engine.forward_side_by_side([rows[i] for i in batch], [[form]], tail, capture=True, queries=True)
         blocks = done.blocks
         assert blocks.queries is not None
         assert blocks.captured is not None
