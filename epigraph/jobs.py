@@ -60,6 +60,7 @@ class TuneJob:
     base: str = "default"
     device: str = "auto"
     dtype: str = "auto"
+    dtype_reason: str = "asked for"
     resume: Path | None = None
     threads: int = 0
     memory: float = 0.0
@@ -92,6 +93,7 @@ def _described(said: Mapping[str, Any], folder: Path, library: Path) -> TuneJob:
         base=said["base_name"],
         device=base["device"],
         dtype=base["dtype"],
+        dtype_reason=said["reasons"].get("dtype", "as the run began"),
         library=library,
         config=TuneConfig.from_dict(said["config"]),
         resume=folder,
@@ -120,7 +122,7 @@ def run_job(
     choose(config, task, len(divide(task, config, thrifty=True).learned))
     if job.threads:
         torch.set_num_threads(job.threads)
-    base = load_base(job.base, dtype=job.dtype, device=job.device, note=note)
+    base = load_base(job.base, dtype=job.dtype, device=job.device, note=note, reason=job.dtype_reason)
     note(f"{base.name} in {base.precision.name}: {base.precision.reason}")
     around = Surroundings(
         runs=job.library / RUNS,

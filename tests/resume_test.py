@@ -129,7 +129,7 @@ def test_ctrl_c_prints_a_command_that_goes_on(
     """The library's path has a space: the printed command must still be one that a shell understands."""
     import epigraph.cli.progress as progress
 
-    flags = ["--name", "stopped", "--library", "a library", "--template", "{text}{prompt}\\nIs:", *toy_flags, *learns]
+    flags = ["--name", "stopped", "--library", "a library", "--template", "{text}{prompt}\\nIs:", *toy_flags[:2], *learns]
     with monkeypatch.context() as patched:
         patched.setattr(progress.Progress, "moment", lambda self, moment: stopping_at(2)(moment))
         answer = cli("tune", make_csv(rows=40), *flags)
@@ -139,6 +139,7 @@ def test_ctrl_c_prints_a_command_that_goes_on(
     found = cli(*arguments, "--json").json
     assert found["prompt"] == "stopped@1"
     assert found["settings"]["template"] == "{text}{prompt}\nIs:"
+    assert "times as fast" in found["reasons"]["dtype"]  # nobody asked: the run only said which dtype it had begun in
     assert found["settings"]["rate"] == 0.3
 
 

@@ -32,15 +32,20 @@ SCRATCH, STALE_SECONDS = ".tmp-", 3600
 
 
 def load_base(
-    name: str | Path = DEFAULT, *, dtype: str | None = None, device: str | None = None, note: Note | None = None
+    name: str | Path = DEFAULT,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    note: Note | None = None,
+    reason: str = "asked for",
 ) -> Base:
-    """The base of this name: ``default``, a folder, or a hub name.
+    """The base of this name: ``default``, a folder, or a hub name. ``reason`` is what is said of a ``dtype`` that is given.
 
     Raises NotFound if there is no such base, Unsupported if it is no whole causal language model in safetensors, ConfigError
     on an unknown dtype or device, FetchFailed if the embedded base cannot be fetched.
     """
     where = choose_device(device)
-    precision = choose_precision(dtype, where)
+    precision = choose_precision(dtype, where, reason)
     folder = model_folder(name, note)
     with quiet_transformers():
         model, tokenizer = _load(folder, precision.dtype)

@@ -33,12 +33,12 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
 
-def choose_precision(asked: str | None, device: torch.device) -> Precision:
-    """The dtype asked for, or the faster of fp32 and bf16 on this device; ConfigError on an unknown name."""
+def choose_precision(asked: str | None, device: torch.device, reason: str = "asked for") -> Precision:
+    """The dtype asked for, with ``reason``, or the faster of fp32 and bf16 on this device; ConfigError on an unknown name."""
     if asked and asked != "auto":
         if asked not in NAMES:
             raise ConfigError(f"dtype {asked!r} is not known.", f"Choose one of: auto, {', '.join(NAMES)}.")
-        return Precision(NAMES[asked], "asked for")
+        return Precision(NAMES[asked], reason)
     gain = bf16_gain(device.type)
     chosen = torch.bfloat16 if gain >= NEEDED_GAIN else torch.float32
     faster, slower, times = ("bf16", "fp32", gain) if gain >= 1 else ("fp32", "bf16", 1 / gain)

@@ -136,6 +136,7 @@ def run_job(
         dtype=str(said["base"]["dtype"]) if said else job.dtype,
         device=str(said["base"]["device"]) if said else job.device,
         note=note,
+        reason="as the sequence began" if said else "asked for",
     )
     _check_base(folder, said, base)
     note(f"{base.name} in {base.precision.name}: {base.precision.reason}")

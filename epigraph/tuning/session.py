@@ -175,7 +175,8 @@ def _run(engine: Engine, config: TuneConfig, choices: Choices, around: Surroundi
         "config": config.to_dict(),
         "budget": engine.store.budget,
     }
-    return Run.create(around.runs, name, depends | asked | {"reasons": dict(choices.reasons)})
+    reasons = {**choices.reasons, "dtype": base.precision.reason}
+    return Run.create(around.runs, name, depends | asked | {"reasons": reasons})
 
 
 def _rows_of(task: Task) -> dict[str, str]:
