@@ -20,6 +20,7 @@ from epigraph.engine import Engine
 from epigraph.engine.decoding import ConcatenatingDecoder, decoder_for
 from epigraph.engine.frozen import default_budget
 from epigraph.engine.shelves import Shelves
+from epigraph.engine.workers import release_workers
 from epigraph.errors import Closing, EpigraphError, QueueFull, TaskError, Unsupported
 from epigraph.serve.alone import classify_next
 from epigraph.serve.beginnings import Beginning
@@ -64,8 +65,9 @@ class Batcher:
     # ---- from any thread ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to compute."""
+        """Begin to compute, in a thread that needs the processors: the caller's workers are released."""
         assert self._thread is None, "a batcher is started once"
+        release_workers()
         self._thread = Thread(target=self._work, name="epigraph-batcher", daemon=True)
         self._thread.start()
 

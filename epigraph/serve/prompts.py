@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from epigraph.base import Base
+from epigraph.engine.workers import release_workers
 from epigraph.errors import BaseMismatch, Corrupt, Unsupported
 from epigraph.prompts import AnyForm, Dependent, Embedded, Form, KeyValue
 from epigraph.serve.cache import Cache
@@ -59,6 +60,7 @@ class Prompts:
         found: Ready | None = self.cache.get(key)
         if found is None:
             found = self._ready(carried, plain=plain)
+            release_workers()  # else this thread's would slow down every step of the one that computes
             self.cache.put(key, found, _bytes(found))
         return found
 

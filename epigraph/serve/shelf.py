@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 
+from epigraph.engine.workers import release_workers
 from epigraph.errors import Corrupt, EpigraphError, NotFound
 from epigraph.library import Card, Library, StoredPrompt
 from epigraph.library.cardfile import CARD
@@ -126,6 +127,8 @@ class Shelf:
                 del self._loading[spot]
             mine.set_exception(error)
             raise
+        finally:
+            release_workers()  # else this thread's would slow down every step of the one that computes
         with self._lock:
             self.loads += 1
             self._held[spot] = served
