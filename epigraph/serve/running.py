@@ -124,7 +124,7 @@ def _signals_end_it() -> Iterator[None]:
 def listen(config: ServeConfig) -> socket.socket:
     """A socket bound to the address. ConfigError where it is taken or not ours."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    found = socket.socket(family)
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # said, so that asyncio sends small writes at once
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((config.host.strip("[]"), config.port))
