@@ -6,8 +6,10 @@
     python benchmarks/serving.py --quick            # a toy base, to try the script
 
 The server is a process of its own (`epigraph serve`) and this one its client, over loopback. Each cell is measured for
-``--seconds`` after its prompts were asked once. Workloads: labels of short texts, and 32 tokens of text. Texts never come
-twice, so nothing of them is reused but what their template begins with. Compared with
+``--seconds`` after its prompts were asked once, and those that are compared stand near each other in a round, since what such
+a machine does in a second changes within minutes: servers with other caches stay up beside the usual one, idle. Workloads: labels
+of short texts, and 32 tokens of text. Texts never come twice, so nothing of them is reused but what their template begins with.
+Compared with
 
     bare       a prompt of no vectors: the base itself, same template, same labels
     bare+P     the same with P tokens more of text: what a `token` prompt may cost
@@ -27,12 +29,11 @@ import itertools
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,6 +54,7 @@ from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.tasks.task import Task
 
 P = 8
+USUAL, TIGHT, FORGETFUL, PEFT = "usual", "tight", "forgetful", "peft"  # who is asked
 MOST_TOKEN = 512  # prompts of kind token; the target says no more of them
 LABELS = ("good", "bad", "neither")
 WORDS = [
@@ -74,6 +76,7 @@ WORDS = [
 WRITTEN = 32  # tokens of a generation
 CLASSIFY, GENERATE = "classify", "generate"
 Cell = dict[str, Any]
+Server = AbstractContextManager[str]
 RATES = "rates"  # of every round, in a cell
 
 
@@ -155,6 +158,13 @@ class Load:
     prompts: int
     connections: int
     extra_words: int = 0
+    server: str = USUAL
+
+    @property
+    def shown(self) -> str:
+        """What is asked, and of which server."""
+        words = f"+{self.extra_words}" if self.extra_words else ""
+        return self.kind + words + {TIGHT: ", cache of 1/8", FORGETFUL: ", not reused"}.get(self.server, "")
 
     @property
     def names(self) -> list[str]:
@@ -215,7 +225,7 @@ async def drive(url: str, load: Load, seconds: float, known: set[str]) -> Cell:
     quantiles = {f"p{q} ms": 1000 * ranked[min(len(ranked) - 1, q * len(ranked) // 100)] for q in (50, 95, 99)}
     return {
         "workload": load.workload,
-        "kind": load.kind + (f"+{load.extra_words}" if load.extra_words else ""),
+        "kind": load.shown,
         "prompts": load.prompts,
         "connections": load.connections,
         "requests a second": len(took) / passed,
@@ -223,20 +233,34 @@ async def drive(url: str, load: Load, seconds: float, known: set[str]) -> Cell:
     }
 
 
-def measure(
-    kept: Kept, loads: Sequence[Load], asked: argparse.Namespace, start: Callable[[], AbstractContextManager[str]], what: str
-) -> list[Cell]:
-    """Every cell, ``--rounds`` times in turn; the round of median rate, and the rates of all rounds."""
+class Rivals:
+    """The servers, each started when it is first asked and then kept up, and stock PEFT."""
+
+    def __init__(self, asked: argparse.Namespace, folder: Path, servers: Mapping[str, Callable[[], Server]]) -> None:
+        self.asked, self.folder, self.servers = asked, folder, servers
+        self.stack = contextlib.ExitStack()
+        self.urls: dict[str, str] = {}
+        self.known: dict[str, set[str]] = {}
+
+    def cell(self, load: Load) -> Cell:
+        """One cell, measured now."""
+        if load.server == PEFT:
+            rate = peft_apart(self.folder, self.asked, load.workload)
+            of = {"workload": load.workload, "kind": PEFT, "prompts": load.prompts, "connections": load.connections}
+            return {**of, "requests a second": rate}
+        if load.server not in self.urls:
+            self.urls[load.server] = self.stack.enter_context(self.servers[load.server]())
+        known = self.known.setdefault(load.server, set())
+        return asyncio.run(drive(self.urls[load.server], load, self.asked.seconds, known))
+
+
+def measure(kept: Kept, loads: Sequence[Load], rivals: Rivals, rounds: int) -> list[Cell]:
+    """Every cell, all of them in turn ``rounds`` times; the round of median rate, and the rates of all rounds."""
     found: dict[Load, list[Cell]] = {load: [] for load in loads}
-    known: set[str] = set()
-    with contextlib.ExitStack() as stack:
-        url = ""
-        for turn, load in itertools.product(range(asked.rounds), loads):
-            name = f"{what} {load} round {turn}"
-            if name not in kept.known and not url:
-                url = stack.enter_context(start())
-            ask = partial(drive, url, load, asked.seconds, known)
-            found[load].append(kept.once(name, lambda ask=ask: asyncio.run(ask())))
+    with rivals.stack:
+        for turn, load in itertools.product(range(rounds), loads):
+            name = f"{load} round {turn}"
+            found[load].append(kept.once(name, partial(rivals.cell, load)))
             print(f"{name}: {rate_of(found[load][-1]):.2f} a second", flush=True)
     return [{**sorted(cells, key=rate_of)[len(cells) // 2], RATES: [*map(rate_of, cells)]} for cells in found.values()]
 
@@ -288,16 +312,20 @@ def peft_apart(folder: Path, asked: argparse.Namespace, workload: str) -> float:
 
 
 def plan(asked: argparse.Namespace) -> list[Load]:
-    """The cells on the server with its usual caches, prompts beside what they are compared with; the most connections first,
-    since each prompt is asked once before, by as many."""
+    """All cells of a round, prompts beside what they are compared with; the most connections first, since each prompt is asked once
+    before, by as many. What only the targets are about is asked by the most connections alone."""
     loads = []
+    widest, most = max(asked.connections), max(asked.prompts)
     for workload, connections in itertools.product((CLASSIFY, GENERATE), sorted(asked.connections, reverse=True)):
-        at = {"workload": workload, "connections": connections}
-        loads.append(Load(kind="bare", prompts=1, **at))
-        loads += [Load(kind="kv", prompts=n, **at) for n in asked.prompts]
-        loads.append(Load(kind="bare", prompts=1, extra_words=P, **at))
-        loads += [Load(kind="token", prompts=n, **at) for n in asked.prompts if n <= MOST_TOKEN]
-        loads.append(Load(kind="few", prompts=1, **at))
+        load = partial(Load, workload=workload, connections=connections)
+        apart = connections == widest
+        loads.append(load(kind="bare", prompts=1))
+        loads += [load(kind="kv", prompts=n) for n in asked.prompts]
+        loads += [load(kind="kv", prompts=most, server=TIGHT), load(kind=PEFT, prompts=64, server=PEFT)] if apart else []
+        loads.append(load(kind="bare", prompts=1, extra_words=P))
+        loads += [load(kind="token", prompts=n) for n in asked.prompts if n <= MOST_TOKEN]
+        loads.append(load(kind="few", prompts=1))
+        loads += [load(kind="few", prompts=1, server=FORGETFUL)] if apart else []
     return loads
 
 
@@ -313,26 +341,19 @@ def run(asked: argparse.Namespace, root: Path) -> None:
     held = max(asked.prompts) * kv_bytes(base) * 3
     roomy = ["--memory", f"{max(1.0, 2 * held / 1e9):.2f}", "--queue", "1024"]
     server = partial(serving, folder, library, asked.dtype)
-    most, widest = max(asked.prompts), max(asked.connections)
-    at = [Load(workload=w, kind="kv", prompts=most, connections=widest) for w in (CLASSIFY, GENERATE)]
-    few = [Load(workload=w, kind="few", prompts=1, connections=widest) for w in (CLASSIFY, GENERATE)]
-    narrow = f"{most / 8 * kv_bytes(base) / 1e9:.6f}"
+    narrow = f"{max(asked.prompts) / 8 * kv_bytes(base) / 1e9:.6f}"
+    servers = {
+        USUAL: partial(server, *roomy),
+        TIGHT: partial(server, "--memory", narrow, "--queue", "1024"),
+        FORGETFUL: partial(server, "--forget", "--queue", "1024"),
+    }
     try:
-        cells = measure(kept, plan(asked), asked, partial(server, *roomy), "usual")
-        tight = measure(kept, at, asked, partial(server, "--memory", narrow, "--queue", "1024"), "tight")
-        cells += [{**cell, "kind": "kv, cache of 1/8"} for cell in tight]
-        anew = measure(kept, few, asked, partial(server, "--forget", "--queue", "1024"), "forgetful")
-        cells += [{**cell, "kind": "few, not reused"} for cell in anew]
-        for workload in (CLASSIFY, GENERATE):
-            apart = partial(peft_apart, folder, asked, workload)
-            rates = [kept.once(f"peft {workload} round {turn}", apart) for turn in range(asked.rounds)]
-            of = {"workload": workload, "kind": "peft", "prompts": 64, "connections": widest}
-            cells.append({**of, "requests a second": statistics.median(rates), RATES: rates})
+        cells = measure(kept, plan(asked), Rivals(asked, folder, servers), asked.rounds)
     except TimeUp:
         go_on(kept, asked.minutes)
         return
     show("the server under load", [{k: v for k, v in cell.items() if k != RATES} for cell in cells])
-    write(asked, base, "serving", {"cells": cells, "verdicts": verdicts(cells, most, widest)})
+    write(asked, base, "serving", {"cells": cells, "verdicts": verdicts(cells, max(asked.prompts), max(asked.connections))})
 
 
 def verdicts(cells: Sequence[Cell], most: int, widest: int) -> list[dict[str, Any]]:
