@@ -1,11 +1,14 @@
 """A readable twin: the hard prompt that answers most like the soft one, and what is lost by it.
 
-    minimise  KL( p_soft(label | x) ‖ p_hard(label | x) )   over hard prompts, on half of the rows; measured on the other half
+    minimise  KL( p_soft(label | x) ‖ p_hard(label | x) )   over tokens, on half of the rows
+    choose    the largest κ of the answers on that half, then the smallest divergence; measured on the other half
 
-Three searches, each going on from the best so far: (1) candidate instructions, and the best of them with demonstrations that carry the
-soft prompt's own answers; (2) PEZ: continuous vectors whose projection to the nearest tokens gives the gradient (Wen et al. 2023,
-algorithm 1, https://arxiv.org/abs/2302.03668); (3) GCG: of the token swaps that the gradient favours the one that lowers the loss most
-(Zou et al. 2023, algorithm 1, https://arxiv.org/abs/2307.15043). Differs: all candidates of a step are tried side by side in one pass.
+The divergence has a gradient, but prefers a hard prompt that is sure of nothing to one that is mostly right; so it guides the search and
+does not choose. Three searches, each going on from the best so far: (1) candidate instructions, and the best of them with
+demonstrations that carry the soft prompt's own answers; (2) PEZ: continuous vectors whose projection to the nearest tokens gives the
+gradient (Wen et al. 2023, algorithm 1, https://arxiv.org/abs/2302.03668); (3) GCG: of the token swaps that the gradient favours the one
+that lowers the loss most (Zou et al. 2023, algorithm 1, https://arxiv.org/abs/2307.15043). Differs: all candidates of a step are tried
+side by side in one pass.
 Tokens stand in the prompt's place, so that the frozen states of the rows serve every candidate. Only strings that tokenise back to the
 same tokens count, so that the twin can be copied out as text; what is shown is what was scored, with all that stands around it.
 
@@ -16,6 +19,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -38,7 +42,7 @@ from epigraph.tasks.encode import Encoded
 from epigraph.tasks.row import Row
 from epigraph.tasks.template import Template
 
-SHOTS, DRAWS = 4, 2
+SHOTS, DRAWS = 8, 6  # examples before the rows, at least one of each answer; and how many draws of them
 INSTRUCTION, TEMPLATE = "an instruction in the prompt's place", "a template of its own, written by hand"
 BATCH, SWAPS, TOP = 12, 8, 32
 PEZ_RATE = 0.3  # in units of the table's rms
@@ -47,12 +51,13 @@ PEZ_RATE = 0.3  # in units of the table's rms
 @dataclass(frozen=True, kw_only=True)
 class Hard:
     """A hard prompt: its words as they were scored and how it was made; ``whole`` is all that the base reads, with fields by name;
-    how it agrees with the soft prompt, its score, its perplexity."""
+    how it agrees with the soft prompt, its score, its perplexity. ``divergence`` and ``seen_kappa`` are of the searching half."""
 
     text: str
     whole: str
     how: str
     divergence: float
+    seen_kappa: float
     agreement: Interval
     kappa: Interval
     score: Interval
@@ -78,15 +83,21 @@ class Twin:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A hard prompt that is in the search; divergence and score are of the searching half. ``words`` is the bare instruction."""
+    """A hard prompt that is in the search; divergence, κ and score are of the searching half. ``words`` is the bare instruction."""
 
     text: str
     whole: str
     how: str
     method: PromptedBase
     divergence: float
+    kappa: float
     score: float
     words: str = ""
+
+    @property
+    def unlike(self) -> tuple[float, float]:
+        """How little it answers like the soft prompt: the best has the least."""
+        return -self.kappa, self.divergence
 
 
 def search_twin(case: Case, descriptions: Sequence[str] = (), most_rows: int = 120) -> Twin:
@@ -100,7 +111,7 @@ def search_twin(case: Case, descriptions: Sequence[str] = (), most_rows: int = 1
     candidates += found
     own = next((c for c in candidates if c.words == case.model.task.instruction), candidates[0])
     by_hand = max(search.by_hand(candidates), key=lambda c: c.score, default=None)
-    candidates.sort(key=lambda c: c.divergence)
+    candidates.sort(key=lambda c: c.unlike)
     measured = {id(c): search.measure(c) for c in [*candidates[:4], own, *([by_hand] if by_hand else [])]}
     best, soft = measured[id(candidates[0])], [case.answers[i] for i in search.held]
     apart = "other rows" if set(search.seen).isdisjoint(search.held) else "rows, the same, since there are so few"
@@ -114,7 +125,7 @@ def search_twin(case: Case, descriptions: Sequence[str] = (), most_rows: int = 1
         change=case.change(soft, search.said(candidates[0]), search.held),
         rows=len(search.held),
         stopped=stopped,
-        how=f"{len(candidates)} hard prompts tried on {len(search.seen)} rows of {case.source}; the best by divergence measured on "
+        how=f"{len(candidates)} hard prompts tried on {len(search.seen)} rows of {case.source}; the one most alike (κ) measured on "
         f"{len(search.held)} {apart}. {stopped}",
     )
 
@@ -171,7 +182,7 @@ class _Search:
         usable = [c for c in candidates if c.how == INSTRUCTION]
         if not usable:
             return []
-        task = replace(self.case.model.task, instruction=min(usable, key=lambda c: c.divergence).words)
+        task = replace(self.case.model.task, instruction=min(usable, key=lambda c: c.unlike).words)
         found = []
         for _ in range(DRAWS):
             if self.case.clock.over:
@@ -191,23 +202,24 @@ class _Search:
         by: dict[str, list[int]] = {}
         for i in self.rng.sample(self.seen, len(self.seen)):
             by.setdefault(said(self.case.answers[i]), []).append(i)
-        return [i for turn in zip(*(list(g) + [-1] * SHOTS for g in by.values()), strict=False) for i in turn if i >= 0][
-            :SHOTS
-        ]
+        turns = [i for turn in zip_longest(*by.values()) for i in turn if i is not None]
+        return turns[: max(SHOTS, len(by))]
 
     def _tried(self, text: str, whole: str, how: str, method: PromptedBase, words: str = "") -> _Candidate:
         with self.case.engine.store.passing():
             p = method.probabilities(self.rows)
         found = torch.tensor(np.log(np.maximum(p, 1e-9)), dtype=torch.float32)
-        score = self.case.score(judge.read(self.case.task, self.rows, p).given, self.seen).value
-        return _Candidate(text, whole, how, method, float(divergence(self.target, found).mean()), score, words)
+        given = judge.read(self.case.task, self.rows, p).given
+        alike = kappa(given, [self.case.answers[i] for i in self.seen]).value
+        away = float(divergence(self.target, found).mean())
+        return _Candidate(text, whole, how, method, away, alike, self.case.score(given, self.seen).value, words)
 
     def tokens(self, candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], str]:
         """PEZ, then GCG, from the best candidate that stands in the prompt's place; and how far the search came, or why it did not."""
         case, usable = self.case, [c for c in candidates if c.how == INSTRUCTION]
         if reason := self._no_tokens(usable):
             return [], f"No tokens were searched: {reason}."
-        best = min(usable, key=lambda c: c.divergence)
+        best = min(usable, key=lambda c: c.unlike)
         words = TokenSearch(case, self.target, [case.encoded[i] for i in self.seen], self.rng)
         ids = words.begin(case.engine.base.tokenize(" " + best.words), case.config.twin_tokens)
         steps = case.config.twin_steps
@@ -248,6 +260,7 @@ class _Search:
             whole=candidate.whole,
             how=candidate.how,
             divergence=candidate.divergence,
+            seen_kappa=candidate.kappa,
             agreement=share([a == b for a, b in zip(given, answers, strict=True)]),
             kappa=kappa(given, answers, case.config.seed),
             score=case.score(given, self.held),
