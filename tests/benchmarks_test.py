@@ -26,6 +26,7 @@ SCRIPTS = (
     "memory",
     "compile",
     "kinds",
+    "orders",
     "few_shot",
     "decoding",
     "serving",

@@ -3,7 +3,7 @@
 PyTorch's CPU products run under OpenMP, which gives every thread that computes workers of its own and keeps them. Where all of
 these together are more than there are processors, GNU's runtime no longer lets a waiting worker spin: it sleeps, and waking it
 costs more than a small product. A server whose base was loaded by one thread and is run by another pays that at every
-product of every layer (seen: 43,000 sleeps in a second and a half, and steps that took 1.6 times as long). Source: OpenMP 5.0,
+product of every layer (seen: 43,000 sleeps in five seconds, and steps that took 1.6 times as long). Source: OpenMP 5.0,
 section 3.2.44 (omp_pause_resource_all).
 """
 
