@@ -7,7 +7,9 @@
 What `tune` does at its end, alone: all settings by default, nothing chosen on validation, every row trains. A round is a draw of the
 rows; every prompt is scored on the whole test set by itself, then the mean of their parameters as one prompt (Wortsman et al. 2022,
 https://arxiv.org/abs/2203.05482). `each` is the mean over the orders: what one order gives, without the luck of the draw. `gain` is
-`averaged − each`, its interval over all rounds of all sets by their spread (Student's t).
+`averaged − each`, its interval over all rounds of all sets by their spread (Student's t). `loss` and `averaged loss` are of the rows
+that were learned: where the second is far above the first, the orders ended in different basins, and their mean is in none (Frankle et
+al. 2020, section 2, https://arxiv.org/abs/1912.05671).
 """
 
 import argparse
@@ -69,8 +71,11 @@ def one_round(base: Base, name: str, seed: int, asked: argparse.Namespace) -> di
             for order in range(asked.orders)
         ]
         run_together(loops)
+        mean = mean_of([loop.prompt for loop in loops])
         each = [objective.watch(loop.prompt.offer()).score for loop in loops]
-        averaged = objective.watch(mean_of([loop.prompt for loop in loops]).offer()).score
+        averaged = objective.watch(mean.offer()).score
+        learned = make_objective(solver, task.train.rows, task.train.rows)
+        losses = [-learned.watch(prompt.offer()).minus_loss for prompt in (*(loop.prompt for loop in loops), mean)]
     return {
         "set": name,
         "seed": seed,
@@ -79,6 +84,8 @@ def one_round(base: Base, name: str, seed: int, asked: argparse.Namespace) -> di
         "highest": max(each),
         "averaged": averaged,
         "gain": averaged - statistics.mean(each),
+        "loss": statistics.mean(losses[:-1]),
+        "averaged loss": losses[-1],
         "seconds": time.perf_counter() - started,
     }
 
