@@ -3,6 +3,7 @@
     θ = 1/K Σ_k θ_k         K prompts from one start, each of which sees the rows in an order of its own, side by side
 
     python benchmarks/orders.py sst2 trec6 --rows 1000 --orders 4 --rounds 3
+    python benchmarks/orders.py sst2 trec6 --shared 0.67        # one order at first, which parts into four for the last third
 
 What `tune` does at its end, alone: all settings by default, nothing chosen on validation, every row trains. A round is a draw of the
 rows; every prompt is scored on the whole test set by itself, then the mean of their parameters as one prompt (Wortsman et al. 2022,
@@ -70,6 +71,12 @@ def one_round(base: Base, name: str, seed: int, asked: argparse.Namespace) -> di
             Loop(copy.deepcopy(prompt), objective, replace(chosen.loop, seed=seed + order), lambda _: None, blind=True)
             for order in range(asked.orders)
         ]
+        if together := int(asked.shared * chosen.loop.epochs):
+            loops[0].pause_after(together)
+            run_together(loops[:1])
+            for loop in loops:
+                loop.resume(loops[0].state.copy(), loops[0].last_good.copy())
+                loop.pause_after(chosen.loop.epochs)
         run_together(loops)
         mean = mean_of([loop.prompt for loop in loops])
         each = [objective.watch(loop.prompt.offer()).score for loop in loops]
@@ -105,6 +112,7 @@ def arguments() -> argparse.Namespace:
     found.add_argument("--rows", type=int, default=1000)
     found.add_argument("--tests", type=int, default=10_000)
     found.add_argument("--orders", type=int, default=4)
+    found.add_argument("--shared", type=float, default=0.0, help="the share of the epochs in one order, before they part")
     found.add_argument("--rate", type=float, help="by default what tune would take")
     return found.parse_args()
 
