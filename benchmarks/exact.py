@@ -1,12 +1,19 @@
 """How often a greedy text that is computed beside others differs from the same request served alone, and why.
 
 In a mix a row's products are summed in another order than alone, so its logits may round otherwise. Where two runs part, the same
-text stands before both, and each prefers its own token to the other's by its ``lead`` (a difference of two logits). The rounding
-explains it if that is at most ``STEPS`` steps of the dtype at the size of the logits (16 to 32: 1/8 in bf16): either token's
-logit may be a step off. ``noise`` is seen, not assumed: the widest difference of one token's log probability while both agree.
+text stands before both, and each prefers its own token to the other's by its ``lead`` (a difference of two logits).
+
+    truth    the same weights and the same prompt, rounded to bf16, computed in fp32
+    error    how far the lead of the likeliest token over the next is from the truth's, the widest over all tokens of the text that
+             was served alone: what computing this very text in bf16 was seen to do
+    a text that parts is explained where  lead ≤ 2 error:  of two runs that prefer different tokens each may be off by one
+
+``noise`` is the widest difference of one token's log probability between the two runs while both agree.
 """
 
+import copy
 import math
+import statistics
 from collections.abc import Sequence
 from functools import partial
 from threading import Semaphore
@@ -16,12 +23,13 @@ import torch
 from measuring import verdict
 
 from epigraph.base import Base
+from epigraph.base.load import wrap_model
 from epigraph.engine.plain import plain_states
+from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.serve.batcher import Batcher
 from epigraph.serve.work import EndEvent, Event, Generation, TokenEvent
 from epigraph.tasks.encode import Encoded
 
-STEPS = 2
 LIKELY = 20  # tokens of each run whose log probabilities are seen
 FP32 = 1e-4  # what is asked of fp32, whose steps are finer than sums in another order
 Piece = dict[str, Any]
@@ -47,18 +55,52 @@ def said(batcher: Batcher, jobs: Sequence[Generation], at_once: int) -> list[lis
     return heard
 
 
-def compare(base: Base, jobs: Sequence[Generation], mixed: list[list[TokenEvent]], alone: list[list[TokenEvent]]) -> Piece:
-    """What became of these texts: how many there are, where they part, and the noise where they do not."""
-    parted, noise = [], 0.0
+def truth_of(base: Base) -> Base:
+    """The base with the weights that it has, computing in fp32."""
+    if base.precision.dtype is torch.float32:
+        return base
+    return wrap_model(copy.deepcopy(base.model).float(), base.tokenizer, name=f"{base.name} in fp32")
+
+
+def compare(
+    base: Base, truth: Base, jobs: Sequence[Generation], mixed: list[list[TokenEvent]], alone: list[list[TokenEvent]]
+) -> Piece:
+    """What became of these texts: how many there are, where they part, and error and noise where they do not."""
+    parted, noise, errors = [], 0.0, list[float]()
     for job, one, other in zip(jobs, mixed, alone, strict=True):
         agreed = next((n for n, (a, b) in enumerate(zip(one, other, strict=True)) if a.token != b.token), len(one))
-        pairs = zip(one[:agreed], other[:agreed], strict=True)
+        pairs = list(zip(one[:agreed], other[:agreed], strict=True))
         noise = max([noise, *(abs((a.logprob or 0.0) - (b.logprob or 0.0)) for a, b in pairs)])
+        logits = true_logits(base, truth, job, [event.token for event in other])
+        errors.append(max(error_of(event, true) for event, true in zip(other, logits, strict=True)))
         if agreed < len(one):
             lead = max(lead_of(one[agreed], other[agreed]), lead_of(other[agreed], one[agreed]))
-            step = step_of(base, job, [event.token for event in one[:agreed]])
-            parted.append({"token": agreed, "lead": lead, "step": step})
-    return {"texts": len(jobs), "parted": parted, "noise": noise}
+            parted.append({"token": agreed, "lead": lead, "error": errors[-1]})
+    return {"texts": len(jobs), "parted": parted, "noise": noise, "errors": errors}
+
+
+@torch.no_grad()
+def true_logits(base: Base, truth: Base, job: Generation, said: list[int]) -> list[torch.Tensor]:
+    """The logits from which each of these tokens was to be chosen."""
+    forms = [rounded(form, base.dtype) for form in job.prompt.forms] if job.prompt else []
+    states = plain_states(truth, Encoded(job.segments), forms, said[:-1])
+    return list(truth.logits(states[-len(said) :]).float())
+
+
+def rounded(form: Any, dtype: torch.dtype) -> Form:
+    """The form with the numbers that the base reads."""
+    if isinstance(form, Embedded):
+        return Embedded(form.vectors.to(dtype))
+    assert isinstance(form, KeyValue)
+    return KeyValue(form.keys.to(dtype), form.values.to(dtype))
+
+
+def error_of(event: TokenEvent, true: torch.Tensor) -> float:
+    """How far a run's lead of its likeliest token over the next is from the true one; 0 where it told one only."""
+    if len(event.top) < 2:
+        return 0.0
+    (first, one), (second, other) = event.top[:2]
+    return abs((one - other) - float(true[first] - true[second]))
 
 
 def lead_of(mine: TokenEvent, other: TokenEvent) -> float:
@@ -67,25 +109,19 @@ def lead_of(mine: TokenEvent, other: TokenEvent) -> float:
     return likely[mine.token] - likely[other.token] if other.token in likely else math.inf
 
 
-@torch.no_grad()
-def step_of(base: Base, job: Generation, before: list[int]) -> float:
-    """How far neighbouring numbers of the dtype are apart at the size of the likeliest token's logit there."""
-    states = plain_states(base, Encoded(job.segments), job.prompt.forms if job.prompt else (), before)
-    size = float(base.logits(states[-1:]).max().abs())
-    return float(torch.finfo(base.precision.dtype).eps) * 2.0 ** math.floor(math.log2(max(size, 1e-30)))
-
-
 def summary(base: Base, pieces: Sequence[Piece]) -> dict[str, Any]:
     """All pieces together: the rate of texts that differ, and how many of them the rounding does not explain."""
     texts, parted = sum(piece["texts"] for piece in pieces), [one for piece in pieces for one in piece["parted"]]
-    unexplained = [one for one in parted if one["lead"] > max(STEPS * one["step"], FP32)]
+    errors = [error for piece in pieces for error in piece["errors"]]
+    unexplained = [one for one in parted if one["lead"] > max(2 * one["error"], FP32)]
     return {
         "dtype": base.precision.name,
         "texts": texts,
         "differ": len(parted),
         "rate": len(parted) / texts,
         "widest lead": max((one["lead"] for one in parted), default=0.0),
-        "in steps": max((one["lead"] / one["step"] for one in parted), default=0.0),
+        "median error": statistics.median(errors),
+        "widest error": max(errors),
         "unexplained": len(unexplained),
         "noise": max(piece["noise"] for piece in pieces),
     }
@@ -94,5 +130,5 @@ def summary(base: Base, pieces: Sequence[Piece]) -> dict[str, Any]:
 def judged(found: dict[str, Any]) -> dict[str, Any]:
     """The target: none differs for another reason."""
     print(f"{found['differ']} of {found['texts']} greedy texts in {found['dtype']} are not those of the request alone")
-    what = f"texts that part where the two tokens are more than {STEPS} steps of {found['dtype']} apart"
+    what = f"texts that part where the two tokens are more than twice their text's error of {found['dtype']} apart"
     return verdict(what, found["unexplained"], most=0)

@@ -15,7 +15,9 @@ import torch
 
 from epigraph.base.load import wrap_model
 from epigraph.base.toy import toy_base, toy_tokenizer
+from epigraph.engine.plain import plain_states
 from epigraph.serve.work import Generation, Sampling, TokenEvent
+from epigraph.tasks.encode import Encoded
 from epigraph.tasks.task import Task
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -120,11 +122,17 @@ def test_a_text_that_parts_is_explained_by_its_rounding_or_is_not(monkeypatch: p
     near, nearer = said(8, t8=-1.0, t9=-1.0), said(9, t9=-1.0, t8=-1.0)
     mixed = [[first, near], [first, near], [said(7, t7=-1.01), said(8, t8=-1.0)]]
     alone = [[first, nearer], [first, said(4, t4=-0.5, t8=-9.0)], [first, said(8, t8=-1.0)]]
-    piece = exact.compare(base, jobs, mixed, alone)
+    truth = exact.truth_of(base)
+    piece = exact.compare(base, truth, jobs, mixed, alone)
     assert [one["token"] for one in piece["parted"]] == [1, 1]
     assert [one["lead"] for one in piece["parted"]] == [0.0, math.inf]
     assert piece["noise"] == pytest.approx(0.01)
-    assert piece["parted"][0]["step"] in {2.0**-n for n in range(20)}
+    (true, after) = exact.true_logits(base, truth, jobs[0], [7, 9])
+    error = abs(0.0 - float(after[9] - after[8]))  # a run that told one token has no lead
+    assert piece["parted"][0]["error"] == piece["errors"][0] == pytest.approx(error)
+    states = plain_states(truth, Encoded(((5, 6),)), [])
+    torch.testing.assert_close(true, truth.logits(states[-1:])[0].float())
+    assert exact.error_of(said(7, t7=-1.0, t9=-1.5), true) == pytest.approx(abs(0.5 - float(true[7] - true[9])))
     found = exact.summary(base, [piece, json.loads(json.dumps(piece))])
     assert (found["texts"], found["differ"], found["unexplained"]) == (6, 4, 2)
     assert not exact.judged(found)["met"]
