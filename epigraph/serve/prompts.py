@@ -59,8 +59,10 @@ class Prompts:
         key = f"{carried.content}/{carried.members}".encode()
         found: Ready | None = self.cache.get(key)
         if found is None:
-            found = self._ready(carried, plain=plain)
-            release_workers()  # else this thread's would slow down every step of the one that computes
+            try:
+                found = self._ready(carried, plain=plain)
+            finally:
+                release_workers()  # else this thread's would slow down every step of the one that computes
             self.cache.put(key, found, _bytes(found))
         return found
 
