@@ -14,7 +14,7 @@ same texts as one batch, which starts and ends together; ``few-shot`` has 500 to
 measured in: the share that differs, and whether the rounding explains each difference (``exact.py``).
 
 Targets at 32 connections: 512 ``kv`` prompts at least 0.9 of ``base``, 512 ``token`` prompts at least 0.9 of ``base + P``; of the
-texts that differ, none by more than the rounding, which is measured too.
+texts that differ, none between tokens that are further apart than the rounding, which is measured too.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def exactness(kept: Kept, base: Base, asked: argparse.Namespace) -> dict[str, An
     """How many greedy texts differ when others are computed beside them."""
     with opened(base, asked) as bench:
         pieces = range(-(-asked.texts // PIECE))
-        found = [kept.once(f"exact, {PIECE} texts, piece {n}", partial(bench.mixed_and_alone, n)) for n in pieces]
+        found = [kept.once(f"greedy texts, {PIECE} of them, piece {n}", partial(bench.mixed_and_alone, n)) for n in pieces]
     return exact.summary(base, found)
 
 

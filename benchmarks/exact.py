@@ -4,9 +4,9 @@ In a mix a row's products are summed in another order than alone, so its logits 
 text stands before both, and each prefers its own token to the other's by its ``lead`` (a difference of two logits).
 
     truth    the same weights and the same prompt, rounded to bf16, computed in fp32
-    error    how far the lead of the likeliest token over the next is from the truth's, the widest over all tokens of the text that
-             was served alone: what computing this very text in bf16 was seen to do
-    a text that parts is explained where  lead ≤ 2 error:  of two runs that prefer different tokens each may be off by one
+    error    how far a run's lead of its likeliest token over the next is from the truth's, the widest over all tokens of both runs
+             while they agree and of the run alone after it, but for the one where they part: what bf16 does to this very text
+    a text that parts is explained where  |true lead| ≤ error  of its two tokens: in truth they are no further apart than bf16 errs
 
 ``noise`` is the widest difference of one token's log probability between the two runs while both agree.
 """
@@ -72,11 +72,26 @@ def compare(
         pairs = list(zip(one[:agreed], other[:agreed], strict=True))
         noise = max([noise, *(abs((a.logprob or 0.0) - (b.logprob or 0.0)) for a, b in pairs)])
         logits = true_logits(base, truth, job, [event.token for event in other])
-        errors.append(max(error_of(event, true) for event, true in zip(other, logits, strict=True)))
+        seen = [*enumerate(one[:agreed]), *enumerate(other)]
+        errors.append(max(error_of(event, logits[at]) for at, event in seen if at != agreed))
         if agreed < len(one):
-            lead = max(lead_of(one[agreed], other[agreed]), lead_of(other[agreed], one[agreed]))
-            parted.append({"token": agreed, "lead": lead, "error": errors[-1]})
+            parted.append(
+                parting(one[agreed], other[agreed], logits[agreed]) | {"of": kind_of(job), "at": agreed, "error": errors[-1]}
+            )
     return {"texts": len(jobs), "parted": parted, "noise": noise, "errors": errors}
+
+
+def parting(mixed: TokenEvent, alone: TokenEvent, true: torch.Tensor) -> Piece:
+    """By how much each run prefers its own token, and by how much the truth prefers one of them."""
+    return {
+        "lead": max(lead_of(mixed, alone), lead_of(alone, mixed)),
+        "true lead": abs(float(true[alone.token] - true[mixed.token])),
+    }
+
+
+def kind_of(job: Generation) -> str:
+    """What stands in the request."""
+    return "base" if job.prompt is None else "token" if isinstance(job.prompt.forms[0], Embedded) else "kv"
 
 
 @torch.no_grad()
@@ -113,13 +128,14 @@ def summary(base: Base, pieces: Sequence[Piece]) -> dict[str, Any]:
     """All pieces together: the rate of texts that differ, and how many of them the rounding does not explain."""
     texts, parted = sum(piece["texts"] for piece in pieces), [one for piece in pieces for one in piece["parted"]]
     errors = [error for piece in pieces for error in piece["errors"]]
-    unexplained = [one for one in parted if one["lead"] > max(2 * one["error"], FP32)]
+    unexplained = [one for one in parted if one["true lead"] > max(one["error"], FP32)]
     return {
         "dtype": base.precision.name,
         "texts": texts,
         "differ": len(parted),
         "rate": len(parted) / texts,
         "widest lead": max((one["lead"] for one in parted), default=0.0),
+        "widest true lead": max((one["true lead"] for one in parted), default=0.0),
         "median error": statistics.median(errors),
         "widest error": max(errors),
         "unexplained": len(unexplained),
@@ -130,5 +146,5 @@ def summary(base: Base, pieces: Sequence[Piece]) -> dict[str, Any]:
 def judged(found: dict[str, Any]) -> dict[str, Any]:
     """The target: none differs for another reason."""
     print(f"{found['differ']} of {found['texts']} greedy texts in {found['dtype']} are not those of the request alone")
-    what = f"texts that part where the two tokens are more than twice their text's error of {found['dtype']} apart"
+    what = f"texts that part where the two tokens are in truth further apart than their text's error of {found['dtype']}"
     return verdict(what, found["unexplained"], most=0)
