@@ -43,6 +43,21 @@ def test_a_prompt_is_explained_pruned_and_compared(cli: Any, tuned: list[str], m
     assert "moods@1" in words.out
 
 
+def test_groups_that_were_asked_for_are_told_without_a_page(
+    cli: Any, tuned: list[str], make_csv: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stood in the page and in the JSON only, so ``--group`` alone seemed to do nothing."""
+    monkeypatch.setattr("epigraph.explaining.slices.FEWEST", 4)
+    table = make_csv("test.csv", rows=16, seed=3).read_text().splitlines()
+    channels = ["channel", *(["web", "mail"] * 8)]
+    data = Path("channels.csv")
+    data.write_text("\n".join(f"{line},{channel}" for line, channel in zip(table, channels, strict=True)) + "\n")
+    done = cli("explain", "moods", "--data", data, "--group", "channel", "--rows", "16", *tuned)
+    assert done.code == 0, done.err
+    assert "channel is 'web', 8 rows" in done.out
+    assert "against the others, may be chance" in " ".join(done.out.split())
+
+
 def test_a_text_alone_is_asked_why_and_nothing_else(cli: Any, tuned: list[str]) -> None:
     done = cli("explain", "moods", "--text", "aa a aaa", "--json", *tuned)
     assert done.code == 0, done.err

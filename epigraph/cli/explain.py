@@ -14,6 +14,7 @@ from epigraph.errors import ConfigError, DataError, InputError
 
 if TYPE_CHECKING:
     from epigraph.explaining import Explanation
+    from epigraph.explaining.slices import Group
     from epigraph.metrics import Interval
     from epigraph.model import Given
     from epigraph.tasks.row import Row
@@ -215,4 +216,16 @@ def _facts(found: "Explanation") -> list[list[str]]:
     if "pair" in parts:
         c = parts["pair"]
         rows.append(["pair", f"same answer as {c.second}", share_text(c.agreement.value)])
+    if "groups" in parts:
+        rows += [["groups", *_group(one)] for one in parts["groups"].groups]
+        rows += [["groups", left, ""] for left in parts["groups"].dropped]
     return rows
+
+
+def _group(one: "Group") -> list[str]:
+    """Which rows they are, and how right it is there against elsewhere."""
+    what = f"{one.column} is {one.value!r}, {one.rows} rows"
+    if one.accuracy is None or one.gap is None:
+        return [what, ", ".join(f"answers {rate.label!r} in {rate.rate.value:.0%}" for rate in one.rates[:3])]
+    chance = "" if one.sure else ", may be chance"
+    return [what, f"accuracy {share_text(one.accuracy.value)}, {_signed(one.gap)} against the others{chance}"]
