@@ -98,7 +98,7 @@ def exactness(kept: Kept, base: Base, asked: argparse.Namespace) -> dict[str, An
     """How many greedy texts differ when others are computed beside them."""
     with opened(base, asked) as bench:
         pieces = range(-(-asked.texts // PIECE))
-        found = [kept.once(f"greedy, {PIECE} texts, piece {n}", partial(bench.mixed_and_alone, n)) for n in pieces]
+        found = [kept.once(f"greedy and own, {PIECE} texts, piece {n}", partial(bench.mixed_and_alone, n)) for n in pieces]
     return exact.summary(base, found)
 
 

@@ -130,9 +130,14 @@ def test_a_text_that_parts_is_explained_by_its_rounding_or_is_not(monkeypatch: p
     assert piece["noise"] == pytest.approx(0.01)
     (true, after) = exact.true_logits(base, truth, jobs[0], [7, 9])
     assert piece["parted"][0]["true lead"] == pytest.approx(abs(float(after[9] - after[8])))
-    (_, whole) = exact.true_logits(base, base, jobs[0], [7, 9])
+    (before, whole) = exact.true_logits(base, base, jobs[0], [7, 9])
     off = (whole - after)[[8, 9, *after.topk(20).indices.tolist()]]
     assert piece["parted"][0]["there"] == pytest.approx(float(off.max() - off.min()))
+    likely = int(before.argmax())
+    assert likely != 7
+    assert (
+        piece["own"] == [pytest.approx(abs(float(true[7] - true[likely])))] * 3
+    )  # it says another first token than all three
     piece["parted"][1]["there"] = 0.0
     assert piece["errors"] == [pytest.approx(abs(59.0 - float(true[7] - true[9]))), 0.0, 0.0]  # one token told: no lead
     states = plain_states(truth, Encoded(((5, 6),)), [])

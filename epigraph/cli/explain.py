@@ -15,6 +15,7 @@ from epigraph.errors import ConfigError, DataError, InputError
 if TYPE_CHECKING:
     from epigraph.explaining import Explanation
     from epigraph.explaining.slices import Group
+    from epigraph.explaining.why import Why
     from epigraph.metrics import Interval
     from epigraph.model import Given
     from epigraph.tasks.row import Row
@@ -25,6 +26,7 @@ EXAMPLES = examples(
     "epigraph explain routing --with routing@1 --group country --data test.csv --budget 60s --json",
     "epigraph explain routing --data test.csv --prune routing-short",
 )
+SUMS = 0.1  # of a margin that a sum of contributions may miss
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -184,9 +186,7 @@ def _facts(found: "Explanation") -> list[list[str]]:
         rows.append(["score", "accuracy", share_text(parts["score"]["accuracy"]["value"])])
     if "why" in parts:
         why = parts["why"]
-        top = sorted(why.parts, key=lambda p: -abs(p.integrated))[:5]
-        said = ", ".join(f"{p.what.strip()!r} {p.integrated:+.2f}" for p in top)
-        rows.append(["why", f"{why.answer} rather than {why.instead}", said])
+        rows += _why(why)
         if why.reliable is not None:
             rows.append(["", why.reliable.words, ""])
         if why.neighbours:
@@ -220,6 +220,19 @@ def _facts(found: "Explanation") -> list[list[str]]:
         rows += [["groups", *_group(one)] for one in parts["groups"].groups]
         rows += [["groups", left, ""] for left in parts["groups"].dropped]
     return rows
+
+
+def _why(found: "Why") -> list[list[str]]:
+    """The five parts that count most: by integrated gradients where their sum is right, else by leave-one-out."""
+    sums = found.gap <= SUMS
+    worth = {id(part): part.integrated if sums else part.left_out for part in found.parts}
+    top = sorted(found.parts, key=lambda part: -abs(worth[id(part)]))[:5]
+    said = ", ".join(f"{part.what.strip() or part.what!r} {worth[id(part)]:+.2f}" for part in top)
+    by = "integrated gradients" if sums else f"leave-one-out; integrated gradients miss {found.gap:.0%} of the sum"
+    return [
+        ["why", f"{found.answer} rather than {found.instead}, by {found.margin:.1f} nats", said],
+        ["", by, f"the two agree by {found.agreement:+.2f} (rank correlation)"],
+    ]
 
 
 def _group(one: "Group") -> list[str]:
