@@ -68,5 +68,6 @@ def why(search: Halving, kept: Sequence[Contender], metric: str) -> str:
         return f"{said}; {'; '.join(search.reasons)}" if search.reasons else said
     other = others[0].watched
     if other.score >= watched.score - watched.error:
-        return f"{said}; trial {others[0].number} is within a standard error ({upward(metric, other.score):.3f}), its loss higher"
+        why = "its loss higher" if other.minus_loss <= watched.minus_loss else "and these are the usual settings"
+        return f"{said}; trial {others[0].number} is within a standard error ({upward(metric, other.score):.3f}), {why}"
     return f"{said}; the next has {upward(metric, other.score):.3f}"
