@@ -13,11 +13,8 @@ from dataclasses import dataclass
 
 from epigraph.methods.watched import Watched
 from epigraph.tuning.loop import Loop
-from epigraph.tuning.noise import is_near
+from epigraph.tuning.noise import SURELY, is_near
 from epigraph.tuning.search.trial import Trial
-
-SURELY = 2.0
-"""Standard errors by which the last prompt must be below the best of several: one of them is often that much above by luck."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,8 +49,8 @@ class Contender:
         have a rate that is spent, unless validation says that the last one is surely worse."""
         first = self.loops[0]
         _, score, minus_loss, error, _ = first.state.history[-1]
-        top = Watched(first.state.top_score, 0.0, SURELY * first.state.top_error)
-        ends_well = len(self.loops) > 1 or is_near(Watched(score, minus_loss, error), top)
+        top = Watched(first.state.top_score, 0.0, first.state.top_error)
+        ends_well = len(self.loops) > 1 or is_near(Watched(score, minus_loss, error), top, SURELY)
         return self.schedule if ends_well else max(1, round(first.state.best_step / first.steps_an_epoch))
 
     @property

@@ -103,17 +103,17 @@ def test_when_time_is_short_fewer_go_on_and_it_is_said() -> None:
     assert "fewer than planned, since time is short" in search.reasons[0]
 
 
-def test_the_usual_settings_are_kept_unless_others_are_better_beyond_noise() -> None:
-    """SST-2, 1,000 rows: of four trials within a standard error on 150 rows a lower rate had the lowest loss, and ended at .878 on
-    the test set where the usual one has .892 in the mean of four orders."""
-    scores = (0.40, 0.405, 0.41, 0.2)
+def test_the_usual_settings_are_kept_unless_others_are_surely_better() -> None:
+    """SST-2, 1,000 rows: of four trials a lower rate was best on 150 rows after one of three epochs, and ended at .878 on the test
+    set where the usual one has .892 in the mean of four orders."""
+    scores = (0.40, 0.405, 0.415, 0.2)
     assert [one.number for one in a_search(scores).run(lambda: None)] == [2]
     search = a_search(scores)
     search.usual = 0
     kept = search.run(lambda: None)
     assert [one.number for one in kept] == [0]
     assert search.dropped == [[1, 3], [2]]
-    search = a_search((0.40, 0.42, 0.1, 0.2))
+    search = a_search((0.40, 0.43, 0.1, 0.2))
     search.usual = 0
     assert [one.number for one in search.run(lambda: None)] == [1]
 
