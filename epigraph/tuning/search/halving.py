@@ -115,6 +115,8 @@ class Halving:
         kept = ranked[: self._affordable(ranked, rung)]
         gone = [contender for contender in ranked if contender not in kept]
         reason = f"after {rung.share:.0%} of the epochs {len(kept)} of {len(ranked)} went on"
+        if kept[0].number == self.usual and any(one.watched > kept[0].watched for one in ranked):
+            reason += ", the usual settings first, since none is surely better"
         if len(kept) < rung.kept:
             reason += ", fewer than planned, since time is short"
         self.reasons = [*self.reasons, reason]

@@ -113,6 +113,7 @@ def test_the_usual_settings_are_kept_unless_others_are_surely_better() -> None:
     kept = search.run(lambda: None)
     assert [one.number for one in kept] == [0]
     assert search.dropped == [[1, 3], [2]]
+    assert all("the usual settings first, since none is surely better" in reason for reason in search.reasons)
     search = a_search((0.40, 0.43, 0.1, 0.2))
     search.usual = 0
     assert [one.number for one in search.run(lambda: None)] == [1]

@@ -68,6 +68,5 @@ def why(search: Halving, kept: Sequence[Contender], metric: str) -> str:
         return f"{said}; {'; '.join(search.reasons)}" if search.reasons else said
     other = others[0].watched
     if other.score >= watched.score - watched.error:
-        why = "its loss higher" if other.minus_loss <= watched.minus_loss else "and these are the usual settings"
-        return f"{said}; trial {others[0].number} is within a standard error ({upward(metric, other.score):.3f}), {why}"
+        return f"{said}; trial {others[0].number} is within a standard error ({upward(metric, other.score):.3f}), its loss higher"
     return f"{said}; the next has {upward(metric, other.score):.3f}"
