@@ -27,7 +27,7 @@ from epigraph.tasks.task import Task
 from epigraph.tasks.text_file import read_text
 from epigraph.tuning.choices import Choices, choose
 from epigraph.tuning.compiling import Compiling, weigh
-from epigraph.tuning.data import Parts, divide
+from epigraph.tuning.data import FEW_ROWS, Parts, divide
 from epigraph.tuning.diagnosis import diagnose_rows
 from epigraph.tuning.finish import Made, finish
 from epigraph.tuning.midway import Midway
@@ -300,6 +300,7 @@ def _train(
     search = Halving(
         lanes.contenders(reporter.listener),
         members=choices.members,
+        usual=0 if len(lanes.parts.all) > FEW_ROWS else None,  # with few rows settings matter more
         seconds_left=limit,
         cost=lambda contender: seconds.get(contender.number, 0.0),
         note=around.note,

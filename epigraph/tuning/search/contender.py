@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from epigraph.methods.watched import Watched
 from epigraph.tuning.loop import Loop
-from epigraph.tuning.noise import is_near
+from epigraph.tuning.noise import SURELY, is_near
 from epigraph.tuning.search.trial import Trial
 
 
@@ -46,11 +46,11 @@ class Contender:
     @property
     def best_epoch(self) -> int:
         """For how many epochs a prompt that learns from all rows should train: to the end of its schedule, since late prompts
-        have a rate that is spent, unless validation says that the last one is worse by more than noise."""
+        have a rate that is spent, unless validation says that the last one is surely worse."""
         first = self.loops[0]
         _, score, minus_loss, error, _ = first.state.history[-1]
         top = Watched(first.state.top_score, 0.0, first.state.top_error)
-        ends_well = len(self.loops) > 1 or is_near(Watched(score, minus_loss, error), top)
+        ends_well = len(self.loops) > 1 or is_near(Watched(score, minus_loss, error), top, SURELY)
         return self.schedule if ends_well else max(1, round(first.state.best_step / first.steps_an_epoch))
 
     @property

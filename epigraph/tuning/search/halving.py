@@ -6,8 +6,8 @@
 (Hyperband), https://arxiv.org/abs/1603.06560. Differs: a trial that goes on is continued, not begun anew, and its schedule is
 laid out for all its epochs from the start, so that the one that is left ends with its decay; the steps double where the
 trials become a third, since early scores of few steps are noise. Trials are ranked by ``noise``: a difference within one
-standard error of the score is decided by the loss. Optuna would add a dependency for a ranking of at most 32 numbers, and its
-storage could not be part of our state file: it does not earn its place.
+standard error of the score is decided by the loss, or for the usual settings. Optuna would add a dependency for a ranking of at
+most 32 numbers, and its storage could not be part of our state file: it does not earn its place.
 """
 
 import math
@@ -53,6 +53,7 @@ def epochs_of_all(costs: Sequence[float], *, members: int = 1) -> float:
 class Halving:
     """A search over these contenders: ``dropped`` has the numbers of those that left at each rung.
 
+    ``usual`` is the number of the one that is preferred where others are not better beyond noise, None for no such one.
     ``seconds_left`` tells a rung how long the search may still take, None for no limit; ``cost`` how many seconds a contender
     takes from its beginning to its end.
     """
@@ -62,11 +63,12 @@ class Halving:
         contenders: Sequence[Contender],
         *,
         members: int,
+        usual: int | None = None,
         seconds_left: Callable[[], float] | None = None,
         cost: Callable[[Contender], float] = lambda _contender: 0.0,
         note: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self.contenders, self.members, self.note = list(contenders), members, note
+        self.contenders, self.members, self.usual, self.note = list(contenders), members, usual, note
         self.seconds_left, self.cost = seconds_left, cost
         self.rungs = plan_rungs(len(contenders), members=members)
         self.dropped: list[list[int]] = []
@@ -91,7 +93,8 @@ class Halving:
     def ranked(self) -> list[Contender]:
         """Those that are left, the best first."""
         left = self.alive
-        return [left[i] for i in rank([contender.watched for contender in left])]
+        usual = next((place for place, contender in enumerate(left) if contender.number == self.usual), None)
+        return [left[i] for i in rank([contender.watched for contender in left], usual=usual)]
 
     def run(self, save: Save) -> list[Contender]:
         """Train and drop, rung by rung; those that reach the end, the best first. A rung that was decided stays decided."""
@@ -112,6 +115,8 @@ class Halving:
         kept = ranked[: self._affordable(ranked, rung)]
         gone = [contender for contender in ranked if contender not in kept]
         reason = f"after {rung.share:.0%} of the epochs {len(kept)} of {len(ranked)} went on"
+        if kept[0].number == self.usual and any(one.watched > kept[0].watched for one in ranked):
+            reason += ", the usual settings first, since none is surely better"
         if len(kept) < rung.kept:
             reason += ", fewer than planned, since time is short"
         self.reasons = [*self.reasons, reason]
