@@ -35,6 +35,6 @@ def rank(watched: Sequence[Watched], *, usual: int | None = None) -> list[int]:
 
 def _best(watched: Sequence[Watched], among: Sequence[int], usual: int | None) -> int:
     top = max((watched[i] for i in among), key=lambda w: w.score)
-    if usual in among and is_near(watched[usual], top, SURELY):
+    if usual is not None and usual in among and is_near(watched[usual], top, SURELY):
         return usual
     return max((i for i in among if is_near(watched[i], top)), key=lambda i: watched[i].minus_loss)
