@@ -67,6 +67,8 @@ def test_a_text_alone_is_asked_why_and_nothing_else(cli: Any, tuned: list[str]) 
     assert why["neighbours_of"] == "the training rows"
     (answer,) = cli("predict", "moods", "aa a aaa", "--json", *tuned).lines
     assert why["answer"] == answer["label"]
+    words = cli("explain", "moods", "--text", "aa a aaa", *tuned)
+    assert f"the two agree by {why['agreement']:+.2f}" in " ".join(words.out.split())
 
 
 def test_rows_that_are_skipped_or_say_nothing_are_named(cli: Any, tuned: list[str], tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ EXAMPLES = examples(
     "epigraph explain routing --with routing@1 --group country --data test.csv --budget 60s --json",
     "epigraph explain routing --data test.csv --prune routing-short",
 )
-SUMS = 0.1  # of a margin that a sum of contributions may miss
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -224,11 +223,9 @@ def _facts(found: "Explanation") -> list[list[str]]:
 
 def _why(found: "Why") -> list[list[str]]:
     """The five parts that count most: by integrated gradients where their sum is right, else by leave-one-out."""
-    sums = found.gap <= SUMS
-    worth = {id(part): part.integrated if sums else part.left_out for part in found.parts}
-    top = sorted(found.parts, key=lambda part: -abs(worth[id(part)]))[:5]
-    said = ", ".join(f"{part.what.strip() or part.what!r} {worth[id(part)]:+.2f}" for part in top)
-    by = "integrated gradients" if sums else f"leave-one-out; integrated gradients miss {found.gap:.0%} of the sum"
+    top = sorted(found.parts, key=lambda part: -abs(found.worth(part)))[:5]
+    said = ", ".join(f"{part.what.strip() or part.what!r} {found.worth(part):+.2f}" for part in top)
+    by = "integrated gradients" if found.sums else f"leave-one-out; integrated gradients miss {found.gap:.0%} of the sum"
     return [
         ["why", f"{found.answer} rather than {found.instead}, by {found.margin:.1f} nats", said],
         ["", by, f"the two agree by {found.agreement:+.2f} (rank correlation)"],

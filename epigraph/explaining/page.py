@@ -204,9 +204,9 @@ def _wayward(found: Wayward) -> dict[str, Markup]:
 
 
 def _why(found: Why) -> dict[str, Any]:
-    most = max((abs(p.integrated) for p in found.parts), default=1.0) or 1.0
+    most = max((abs(found.worth(p)) for p in found.parts), default=1.0) or 1.0
     shades = [
-        Shade(what=p.what, weight=p.integrated / most, prompt=p.prompt, integrated=p.integrated, left_out=p.left_out)
+        Shade(what=p.what, weight=found.worth(p) / most, prompt=p.prompt, integrated=p.integrated, left_out=p.left_out)
         for p in found.parts
     ]
     chances = [Bar(name=n, value=p) for n, p in sorted(found.probabilities.items(), key=lambda item: -item[1])[:12]]
