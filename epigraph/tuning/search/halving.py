@@ -6,8 +6,8 @@
 (Hyperband), https://arxiv.org/abs/1603.06560. Differs: a trial that goes on is continued, not begun anew, and its schedule is
 laid out for all its epochs from the start, so that the one that is left ends with its decay; the steps double where the
 trials become a third, since early scores of few steps are noise. Trials are ranked by ``noise``: a difference within one
-standard error of the score is decided by the loss, or for the usual settings. Optuna would add a dependency for a ranking of at
-most 32 numbers, and its storage could not be part of our state file: it does not earn its place.
+standard error of the score is decided by the loss, one within two for the usual settings. Optuna would add a dependency for a
+ranking of at most 32 numbers, and its storage could not be part of our state file: it does not earn its place.
 """
 
 import math
@@ -53,7 +53,7 @@ def epochs_of_all(costs: Sequence[float], *, members: int = 1) -> float:
 class Halving:
     """A search over these contenders: ``dropped`` has the numbers of those that left at each rung.
 
-    ``usual`` is the number of the one that is preferred where others are not better beyond noise, None for no such one.
+    ``usual`` is the number of the one that is preferred where others are not surely better, None for no such one.
     ``seconds_left`` tells a rung how long the search may still take, None for no limit; ``cost`` how many seconds a contender
     takes from its beginning to its end.
     """
