@@ -5,6 +5,7 @@ model.predict(["my card was swallowed"])        # labels with probabilities
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -85,6 +86,12 @@ class PromptModel:
         )
         shift = stored.card.settings.get("calibration")
         self.method = method.with_shift(Shift.from_dict(shift) if shift else None)
+
+    def on(self, engine: Engine) -> "PromptModel":
+        """The same on another engine of the same base."""
+        other = copy(self)
+        other.method = self.method.on(engine)
+        return other
 
     def calibrate(self, how: str, rows: Sequence[Given] = ()) -> None:
         """Answer with calibrated probabilities from here on; ``rows``, for ``prior``, need no labels."""

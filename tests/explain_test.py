@@ -71,6 +71,20 @@ def test_a_text_alone_is_asked_why_and_nothing_else(cli: Any, tuned: list[str]) 
     assert f"the two agree by {why['agreement']:+.2f}" in " ".join(words.out.split())
 
 
+def test_a_text_is_explained_though_the_rows_are_gone(
+    cli: Any, make_csv: Any, toy_flags: list[str], learns: list[str]
+) -> None:
+    """It said "measured on 0 rows of no file"."""
+    data = make_csv(rows=40)
+    assert cli("tune", data, "--name", "moods", *learns, *toy_flags).code == 0
+    data.unlink()
+    page = Path("page.html")
+    done = cli("explain", "moods", "--text", "aa a aaa", "--report", page, *toy_flags)
+    assert done.code == 0, done.err
+    assert "one answer explained, no rows measured" in done.out
+    assert "No rows were measured" in page.read_text(encoding="utf-8")
+
+
 def test_rows_that_are_skipped_or_say_nothing_are_named(cli: Any, tuned: list[str], tmp_path: Path) -> None:
     lines = [f"a{'a' * (i % 4)} b,animal" for i in range(40)]
     lines[4], lines[9] = ",metal", "zz z,"

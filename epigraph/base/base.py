@@ -9,7 +9,7 @@ Weights never change: every parameter is frozen, dropout is off, and ``weights_h
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,16 @@ class Base:
     def dtype(self) -> torch.dtype:
         """The dtype of the weights and of everything computed with them."""
         return self.precision.dtype
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers its weights are."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def in_fp32(self) -> "Base":
+        """A copy of the same base that computes in fp32."""
+        precision = Precision(torch.float32, "where a sum of many small things shall be exact")
+        return replace(self, model=copy.deepcopy(self.model).float(), precision=precision)
 
     @cached_property
     def embedding(self) -> Any:

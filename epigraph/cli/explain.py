@@ -156,7 +156,8 @@ def group_values(data: str, column: str, rows: "Sequence[Row]") -> list[str]:
 
 
 def _show(found: "Explanation") -> None:
-    print(f"{found.prompt}, measured on {found.rows} rows of {found.source or 'no file'} in {found.seconds:.0f} s")
+    measured = f"measured on {found.rows} rows of {found.source}" if found.rows else "one answer explained, no rows measured"
+    print(f"{found.prompt}, {measured} in {found.seconds:.0f} s")
     if found.unlabelled:
         say(f"note: {found.unlabelled} of {found.rows} rows do not say what is right; scores are of the others")
     if found.seen_before:

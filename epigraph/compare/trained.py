@@ -163,7 +163,7 @@ class RivalMethod:
         """Train; Unsupported where the memory for it is not there."""
         kind = RIVALS[self.rival]
         if self.rival == "full":
-            check_memory(sum(p.numel() for p in job.engine.base.model.parameters()))
+            check_memory(job.engine.base.parameters)
         given = {"seed": job.seed, "output_tokens": job.output_tokens}
         asked = kind.settings_type(**(given if job.rate is None else {**given, "rate": job.rate}))
         rival = kind(job.engine, job.task, job.train, job.validation, asked)

@@ -9,11 +9,13 @@ it), from probabilities calibrated as the card says.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from epigraph.engine.inspection import Look, Seen, inspect, label_tail, tree_scores
@@ -80,6 +82,16 @@ class Margin:
         keyed = sum(f.length for f in self.case.forms if isinstance(f, KeyValue))
         return found + [(f"vector {i + 1}", True) for i in range(keyed)]
 
+    @cached_property
+    def said(self) -> Bool[Tensor, "Q"]:
+        """Which columns the row says itself: no vector, and no token that the template puts before or behind what the row says."""
+        blank = self.case.method.encoder.encode(replace(self.row, fields=dict.fromkeys(self.row.fields, "")))
+        of_row = torch.cat([_differs(a, b) for a, b in zip(self.encoded.segments, blank.segments, strict=True)])
+        found = torch.zeros(self.seen.stream.ids.shape[1], dtype=torch.bool)
+        tokens = self.seen.stream.ids[0, : self.end] != SLOT
+        found[: self.end][tokens] = of_row
+        return found
+
     @property
     def _sets(self) -> bool:
         return self.case.task.knows_labels and not self.case.has_labels
@@ -135,6 +147,19 @@ class Margin:
         decode = self.case.engine.base.tokenizer.decode
         best, second = (self.names[i] if self.names else decode([i]) for i in (self.best, self.second))
         return best, second
+
+
+def _differs(ids: Sequence[int], blank: Sequence[int]) -> Bool[Tensor, "N"]:
+    """Which tokens of a segment stand between what it has in common with a blank one, at its beginning and at its end."""
+    before, behind = _alike(ids, blank), _alike(ids[::-1], blank[::-1])
+    place = torch.arange(len(ids))
+    return (place >= before) & (place < len(ids) - min(behind, len(blank) - min(before, len(blank))))
+
+
+def _alike(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many tokens are the same from the beginning on."""
+    pairs = enumerate(zip(ids, others, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ids), len(others)))
 
 
 def _logit(p: float) -> float:

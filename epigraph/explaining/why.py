@@ -1,12 +1,4 @@
-"""Why this answer: what each token of the text and each vector of the prompt adds, by two methods that can disagree.
-
-    F = log p(answer) − log p(next best)      (``margin.py``; calibrated, and the answer is that of ``predict``)
-    integrated gradients   c_i = (x_i − x̄) · mean over t of ∂F(x̄ + t (x − x̄)) / ∂x_i          Σ c_i = F(x) − F(x̄)
-    leave-one-out          c_i = F − F without i       (left out of every softmax, positions kept)
-
-Sources: Sundararajan et al. 2017, section 3 (https://arxiv.org/abs/1703.01365); leave-one-out: Li et al. 2016
-(https://arxiv.org/abs/1612.08220). x̄ is the mean of the embedding table for tokens and vectors, zero for keys and values. The gap of
-the sum is reported: it says how far the integral is from exact. Where answers are written, F is the log-probability of the first token.
+"""Why this answer: what adds to it (``contributions.py``), how often such an answer is right, and what the base finds alike.
 
 The nearest examples (training rows where they are known, at most 2,000 of them, drawn at random) are those whose frozen state (the last
 layer's at the last token, the mean taken off) has the largest cosine: what the base itself finds alike, whatever the prompt.
@@ -18,24 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from epigraph.engine.frozen import Text
-from epigraph.engine.inspection import Look
 from epigraph.errors import Unsupported
 from epigraph.explaining.case import Case, share
+from epigraph.explaining.contributions import Integrated, in_fp32, integrated, left_out
 from epigraph.explaining.judged import said
 from epigraph.explaining.margin import Margin
 from epigraph.explaining.sensitivity import shown
 from epigraph.methods import judge
 from epigraph.metrics import Interval
-from epigraph.prompts import Embedded, Form, KeyValue
-from epigraph.prompts.shown import show
 from epigraph.tasks.encode import Encoded
 from epigraph.tasks.row import Row
 
-STEPS, FINER, MISSED = 16, 64, 0.1  # steps, and how many where the sum misses more than that
-TOGETHER = 8
+MISSED = 0.1  # of their sum, from which on integrated gradients are not relied on
 NEAREST, LOOKED_AT = 5, 2000  # rows; of more the states take minutes to read
 
 
@@ -80,8 +68,8 @@ class Reliable:
 
 @dataclass(frozen=True, kw_only=True)
 class Why:
-    """One answer explained. ``agreement`` is Spearman's rank correlation of the two methods over the parts; ``gap`` what the sum
-    of integrated gradients misses, as a share of F(x) − F(x̄)."""
+    """One answer explained. ``agreement`` is Spearman's rank correlation of the two methods over the parts, but for the template's
+    own tokens; ``gap`` what the worse sum of integrated gradients misses, as a share of what it explains."""
 
     text: str
     answer: str
@@ -114,29 +102,51 @@ def explain_answer(case: Case, row: Row, among: Sequence[Row] = (), source: str 
         )
     among, source = _some(among, source, case.config.seed)
     margin = Margin(case, row)
-    steps, (integrated, total) = STEPS, _integrate(margin, STEPS)
-    if _gap(integrated, total) > MISSED:
-        steps, (integrated, total) = FINER, _integrate(margin, FINER)
-    left_out = _leave_out(margin)
+    looked = _looked_into(case, margin)
+    gradients, without = integrated(looked), left_out(looked)
     parts = tuple(
-        Part(what=name, prompt=prompt, integrated=float(a), left_out=float(b))
-        for (name, prompt), a, b in zip(margin.parts(), integrated, left_out, strict=True)
+        Part(what=name, prompt=prompt, integrated=a, left_out=b)
+        for (name, prompt), a, b in zip(looked.parts(), gradients.parts, without, strict=True)
     )
-    gap = _gap(integrated, total)
     return Why(
         text=shown(row, 400),
         answer=margin.answer,
-        instead=margin.instead,
-        margin=margin.whole,
+        instead=looked.instead,
+        margin=looked.whole,
         probabilities=margin.probabilities,
         parts=parts,
-        agreement=rank_correlation(integrated, left_out),
-        gap=gap,
+        agreement=_agreement(looked, gradients.parts, without),
+        gap=gradients.gap,
         neighbours=tuple(_neighbours(case, margin.encoded, among)),
         neighbours_of=source,
         reliable=_reliable(case, margin),
-        how=f"Integrated gradients from the mean embedding, of keys and values from zero, in {steps} steps (the sum misses {gap:.0%}); "
-        f"leave-one-out with all positions kept. What both say may be believed; where they differ, neither alone.",
+        how=_how(gradients, looked),
+    )
+
+
+def _looked_into(case: Case, margin: Margin) -> Margin:
+    """The answer in fp32; as it was given where it is another one there, as can happen where two are equally likely."""
+    finer = in_fp32(case)
+    found = margin if finer is case else Margin(finer, margin.row)
+    return found if found.answer == margin.answer else margin
+
+
+def _agreement(margin: Margin, gradients: Sequence[float], without: Sequence[float]) -> float:
+    """How alike the two methods rank what the row says and the prompt's vectors; the template's words stand still in one of them."""
+    said = [*margin.said.tolist(), *[False] * len(gradients)]
+    compared = [i for i, (_, prompt) in enumerate(margin.parts()) if prompt or said[i]]
+    return rank_correlation([gradients[i] for i in compared], [without[i] for i in compared])
+
+
+def _how(found: Integrated, margin: Margin) -> str:
+    """The methods in words, and what the sums miss."""
+    text, prompt = found.text, found.prompt
+    return (
+        f"Integrated gradients of what the row says, from the mean embedding to its own in a template that stays, which brings "
+        f"{text.total:+.1f} nats (the sum misses {text.gap:.0%}), and of the prompt from the mean embedding, keys and values from zero, "
+        f"which brings {prompt.total:+.1f} (misses {prompt.gap:.0%}), at {text.places} and {prompt.places} places, in "
+        f"{margin.case.engine.base.precision.name}; leave-one-out with all positions kept. What both say may be believed; where they "
+        f"differ, neither alone."
     )
 
 
@@ -149,70 +159,6 @@ def _reliable(case: Case, margin: Margin) -> Reliable | None:
     given = np.array([case.probabilities[i, case.chosen[i]] for i in case.known])
     alike = [i for i, p in zip(case.known, given, strict=True) if low <= p < low + 0.1 or (low == 0.9 and p >= 1)]
     return Reliable(low=low, high=low + 0.1, rows=len(alike), right=share(case.right(alike)))
-
-
-def _gap(contributions: Sequence[float], total: float) -> float:
-    """What their sum misses, as a share of it."""
-    return abs(sum(contributions) - total) / max(1e-9, abs(total))
-
-
-def _integrate(margin: Margin, steps: int) -> tuple[list[float], float]:
-    """Integrated gradients of every part, and F(x) − F(x̄)."""
-    forms, base = margin.case.forms, margin.case.engine.base
-    some = torch.arange(0, base.embedding.weight.shape[0], max(1, base.embedding.weight.shape[0] // 4096))
-    x = margin.seen.embedded.detach()
-    start = x.clone()
-    start[:, : margin.end] = base.embed(some).mean(0)
-    own = torch.zeros_like(x[0])
-    keyed = [torch.zeros(2, *f.keys.shape) for f in forms if isinstance(f, KeyValue)]
-    for t in (torch.arange(steps) + 0.5) / steps:
-        embedded = (start + t * (x - start)).requires_grad_()
-        along, leaves = _scaled(forms, float(t))
-        value = margin.at(along, Look(embedded=embedded))[0]
-        gradients = torch.autograd.grad(value, [embedded, *leaves])
-        own += gradients[0][0] / steps
-        for total, pair in zip(keyed, zip(gradients[1::2], gradients[2::2], strict=True), strict=True):
-            total += torch.stack([g.cpu() for g in pair]) / steps
-    found = ((x - start)[0] * own).sum(-1)[: margin.end].tolist()
-    for total, form in zip(keyed, [f for f in forms if isinstance(f, KeyValue)], strict=True):
-        found += (total * torch.stack([form.keys, form.values]).cpu()).sum(dim=(0, 1, 2, 4)).tolist()
-    with torch.no_grad():
-        nothing = float(margin.at(_scaled(forms, 0.0)[0], Look(embedded=start))[0])
-    return found, margin.whole - nothing
-
-
-def _scaled(forms: Sequence[Form], t: float) -> tuple[list[Form], list[Tensor]]:
-    """The forms with keys and values scaled by t, and these as leaves; vectors stand in ``embedded`` and stay."""
-    along: list[Form] = []
-    leaves: list[Tensor] = []
-    for form in forms:
-        if isinstance(form, KeyValue):
-            keys, values = ((t * x).detach().requires_grad_() for x in (form.keys, form.values))
-            leaves += [keys, values]
-            along.append(KeyValue(keys, values))
-        else:
-            along.append(Embedded(form.vectors.detach()))
-    return along, leaves
-
-
-@torch.no_grad()
-def _leave_out(margin: Margin) -> list[float]:
-    """F − F without each part."""
-    forms, columns = margin.case.forms, list(range(margin.end))
-    width = margin.seen.stream.ids.shape[1]
-    found: list[float] = []
-    for start in range(0, len(columns), TOGETHER):
-        some = columns[start : start + TOGETHER]
-        hidden = torch.zeros(len(some), width, dtype=torch.bool)
-        hidden[torch.arange(len(some)), torch.tensor(some)] = True
-        found += (margin.whole - margin.at(forms, Look(hidden=hidden), len(some))).tolist()
-    for block, form in enumerate(forms):
-        if isinstance(form, KeyValue):
-            for i in range(form.length):
-                shown_ones = torch.arange(form.length) != i
-                without = [show(f, shown_ones) if b == block else f for b, f in enumerate(forms)]
-                found.append(margin.whole - float(margin.at(without, Look())[0]))
-    return found
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

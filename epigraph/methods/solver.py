@@ -120,6 +120,13 @@ class PromptedBase:
         other.forms = list(forms)
         return other
 
+    def on(self, engine: Engine) -> "PromptedBase":
+        """The same on another engine of the same base, such as one that computes in another dtype."""
+        other = copy(self)
+        other.engine = engine
+        other.__dict__.pop("tree", None)  # holds rows of the head, in that base's dtype
+        return other
+
     def with_shift(self, shift: Shift | None) -> "PromptedBase":
         """The same with other calibration; all else is shared."""
         other = copy(self)
