@@ -1,7 +1,7 @@
 """``epigraph explain``: what a stored prompt does, why it answers as it does, what could go wrong."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -223,14 +223,22 @@ def _facts(found: "Explanation") -> list[list[str]]:
 
 
 def _why(found: "Why") -> list[list[str]]:
-    """The five parts that count most: by integrated gradients where their sum is right, else by leave-one-out."""
-    top = sorted(found.parts, key=lambda part: -abs(found.worth(part)))[:5]
-    said = ", ".join(f"{part.what.strip() or part.what!r} {found.worth(part):+.2f}" for part in top)
-    by = "integrated gradients" if found.sums else f"leave-one-out; integrated gradients miss {found.gap:.0%} of the sum"
+    """The five parts that count most, by each method that can be relied on."""
+    if found.sums:
+        gradients = ["", "integrated gradients", _largest((part.what, part.integrated) for part in found.parts)]
+    else:
+        gradients = ["", "integrated gradients", f"not told: their sum misses {found.gap:.0%} of what it should explain"]
     return [
-        ["why", f"{found.answer} rather than {found.instead}, by {found.margin:.1f} nats", said],
-        ["", by, f"the two agree by {found.agreement:+.2f} (rank correlation)"],
+        ["why", f"{found.answer} rather than {found.instead}", f"by {found.margin:.1f} nats"],
+        gradients,
+        ["", "leave-one-out", _largest((part.what, part.left_out) for part in found.parts)],
+        ["", "how far the two agree", f"{found.agreement:+.2f} (rank correlation)"],
     ]
+
+
+def _largest(parts: Iterable[tuple[str, float]]) -> str:
+    top = sorted(parts, key=lambda part: -abs(part[1]))[:5]
+    return ", ".join(f"{what.strip() or repr(what)} {worth:+.2f}" for what, worth in top)
 
 
 def _group(one: "Group") -> list[str]:

@@ -3,6 +3,7 @@
 Everything that comes from data is escaped by the template engine; pictures escape what they hold themselves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Shade:
-    """A token or vector in the text picture: ``weight`` −1 to 1."""
+    """A token or vector in the text picture: ``weight`` −1 to 1, ``worth`` in nats."""
 
     what: str
     weight: float
     prompt: bool
-    integrated: float
-    left_out: float
+    worth: float
 
 
 def render_page(found: "Explanation") -> str:
@@ -204,13 +204,23 @@ def _wayward(found: Wayward) -> dict[str, Markup]:
 
 
 def _why(found: Why) -> dict[str, Any]:
-    most = max((abs(found.worth(p)) for p in found.parts), default=1.0) or 1.0
-    shades = [
-        Shade(what=p.what, weight=found.worth(p) / most, prompt=p.prompt, integrated=p.integrated, left_out=p.left_out)
-        for p in found.parts
-    ]
+    ways = [("by leaving each out", [part.left_out for part in found.parts])]
+    if found.sums:
+        ways.insert(0, ("by integrated gradients", [part.integrated for part in found.parts]))
     chances = [Bar(name=n, value=p) for n, p in sorted(found.probabilities.items(), key=lambda item: -item[1])[:12]]
-    return {"shades": shades, "chances": draw_bars("Probabilities", chances, least=0, most=1)}
+    return {
+        "shades": [(how, _shades(found, worth)) for how, worth in ways],
+        "chances": draw_bars("Probabilities", chances, least=0, most=1),
+    }
+
+
+def _shades(found: Why, worth: Sequence[float]) -> list[Shade]:
+    """Every part, coloured by what it is worth beside the part that is worth most."""
+    most = max(map(abs, worth), default=1.0) or 1.0
+    return [
+        Shade(what=part.what, weight=w / most, prompt=part.prompt, worth=w)
+        for part, w in zip(found.parts, worth, strict=True)
+    ]
 
 
 def _pair(found: Pair) -> dict[str, Markup]:

@@ -89,10 +89,6 @@ class Why:
         """Whether the integrated gradients add up to what they explain, but for a tenth."""
         return self.gap <= MISSED
 
-    def worth(self, part: Part) -> float:
-        """What a part adds: by integrated gradients where they add up, else by leaving it out."""
-        return part.integrated if self.sums else part.left_out
-
 
 def explain_answer(case: Case, row: Row, among: Sequence[Row] = (), source: str = "the training rows") -> Why:
     """Explain the answer to one row; ``among`` are rows to look for neighbours in, and ``source`` says which these are."""
