@@ -211,7 +211,7 @@ class Bench:
         asked = [replace(j, sampling=replace(j.sampling, logprobs=exact.LIKELY)) for j in jobs if isinstance(j, Generation)]
         batcher = self.batcher(max(self.asked.connections), forget=True)
         mixed, alone = (exact.said(batcher, asked, at_once) for at_once in (max(self.asked.connections), 1))
-        self.truth = self.truth or exact.truth_of(self.base)
+        self.truth = self.truth or self.base.in_fp32()
         return exact.compare(self.base, self.truth, asked, mixed, alone)
 
     @torch.no_grad()

@@ -17,7 +17,6 @@ text stands before both, and each prefers its own token to the other's by its ``
 ``noise`` is the widest difference of one token's log probability between the two runs while both agree.
 """
 
-import copy
 import math
 import statistics
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ import torch
 from measuring import verdict
 
 from epigraph.base import Base
-from epigraph.base.load import wrap_model
 from epigraph.engine.plain import plain_states
 from epigraph.prompts import Embedded, Form, KeyValue
 from epigraph.serve.batcher import Batcher
@@ -59,13 +57,6 @@ def said(batcher: Batcher, jobs: Sequence[Generation], at_once: int) -> list[lis
     for _ in range(at_once):  # until the last have ended
         room.acquire()
     return heard
-
-
-def truth_of(base: Base) -> Base:
-    """The base with the weights that it has, computing in fp32."""
-    if base.precision.dtype is torch.float32:
-        return base
-    return wrap_model(copy.deepcopy(base.model).float(), base.tokenizer, name=f"{base.name} in fp32")
 
 
 def compare(
@@ -111,12 +102,12 @@ def kind_of(job: Generation) -> str:
 @torch.no_grad()
 def true_logits(base: Base, truth: Base, job: Generation, said: list[int]) -> list[torch.Tensor]:
     """The logits from which each of these tokens was to be chosen."""
-    forms = [rounded(form, base.dtype) for form in job.prompt.forms] if job.prompt else []
+    forms = [as_read(form, base.dtype) for form in job.prompt.forms] if job.prompt else []
     states = plain_states(truth, Encoded(job.segments), forms, said[:-1])
     return list(truth.logits(states[-len(said) :]).float())
 
 
-def rounded(form: Any, dtype: torch.dtype) -> Form:
+def as_read(form: Any, dtype: torch.dtype) -> Form:
     """The form with the numbers that the base reads."""
     if isinstance(form, Embedded):
         return Embedded(form.vectors.to(dtype))

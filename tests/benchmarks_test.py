@@ -35,6 +35,7 @@ SCRIPTS = (
     "soak",
     "distill",
     "shortcut",
+    "contributions",
     "fix",
     "curve",
 )
@@ -124,7 +125,7 @@ def test_a_text_that_parts_is_explained_by_its_rounding_or_is_not(monkeypatch: p
     near, nearer = said(8, t8=-1.0, t9=-1.0), said(9, t9=-1.0, t8=-1.0)
     mixed = [[far_off, near], [first, near], [said(7, t7=-1.01), said(8, t8=-1.0)]]
     alone = [[far_off, nearer], [first, said(4, t4=-0.5, t8=-9.0)], [first, said(8, t8=-1.0)]]
-    truth = exact.truth_of(base)
+    truth = base.in_fp32()
     piece = exact.compare(base, truth, jobs, mixed, alone)
     assert [(one["of"], one["at"], one["lead"]) for one in piece["parted"]] == [("base", 1, 0.0), ("base", 1, math.inf)]
     assert piece["noise"] == pytest.approx(0.01)

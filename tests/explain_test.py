@@ -72,7 +72,8 @@ def test_a_text_alone_is_asked_why_and_nothing_else(cli: Any, tuned: list[str]) 
     assert f"{why['agreement']:+.2f} (rank correlation)" in told
     for method in ("integrated", "left_out"):
         most = max(why["parts"], key=lambda part: abs(part[method]))
-        assert f"{most['what'].strip() or repr(most['what'])} {most[method]:+.2f}" in told
+        name = most["what"] if most["prompt"] else repr(most["what"].strip() or most["what"])
+        assert f"{name} {most[method]:+.2f}" in told
 
 
 def test_gradients_that_do_not_add_up_are_not_shown(cli: Any, tuned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,8 +73,10 @@ class Base:
         return sum(p.numel() for p in self.model.parameters())
 
     def in_fp32(self) -> "Base":
-        """A copy of the same base that computes in fp32."""
-        precision = Precision(torch.float32, "where a sum of many small things shall be exact")
+        """A copy of the same base that computes in fp32; itself where it does already."""
+        if self.dtype == torch.float32:
+            return self
+        precision = Precision(torch.float32, "what rounding does is to be seen, or kept out")
         return replace(self, model=copy.deepcopy(self.model).float(), precision=precision)
 
     @cached_property

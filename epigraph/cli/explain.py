@@ -1,7 +1,7 @@
 """``epigraph explain``: what a stored prompt does, why it answers as it does, what could go wrong."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from epigraph.errors import ConfigError, DataError, InputError
 if TYPE_CHECKING:
     from epigraph.explaining import Explanation
     from epigraph.explaining.slices import Group
-    from epigraph.explaining.why import Why
+    from epigraph.explaining.why import Part, Why
     from epigraph.metrics import Interval
     from epigraph.model import Given
     from epigraph.tasks.row import Row
@@ -225,20 +225,21 @@ def _facts(found: "Explanation") -> list[list[str]]:
 def _why(found: "Why") -> list[list[str]]:
     """The five parts that count most, by each method that can be relied on."""
     if found.sums:
-        gradients = ["", "integrated gradients", _largest((part.what, part.integrated) for part in found.parts)]
+        gradients = ["", "integrated gradients", _largest(found.parts, [part.integrated for part in found.parts])]
     else:
         gradients = ["", "integrated gradients", f"not told: their sum misses {found.gap:.0%} of what it should explain"]
     return [
         ["why", f"{found.answer} rather than {found.instead}", f"by {found.margin:.1f} nats"],
         gradients,
-        ["", "leave-one-out", _largest((part.what, part.left_out) for part in found.parts)],
+        ["", "leave-one-out", _largest(found.parts, [part.left_out for part in found.parts])],
         ["", "how far the two agree", f"{found.agreement:+.2f} (rank correlation)"],
     ]
 
 
-def _largest(parts: Iterable[tuple[str, float]]) -> str:
-    top = sorted(parts, key=lambda part: -abs(part[1]))[:5]
-    return ", ".join(f"{what.strip() or repr(what)} {worth:+.2f}" for what, worth in top)
+def _largest(parts: "Sequence[Part]", worth: Sequence[float]) -> str:
+    """The five that are worth most, tokens in quotation marks."""
+    top = sorted(zip(parts, worth, strict=True), key=lambda pair: -abs(pair[1]))[:5]
+    return ", ".join(f"{part.what if part.prompt else repr(part.what.strip() or part.what)} {w:+.2f}" for part, w in top)
 
 
 def _group(one: "Group") -> list[str]:

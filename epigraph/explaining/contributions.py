@@ -58,7 +58,8 @@ def in_fp32(case: Case) -> Case:
     base = case.engine.base
     if base.dtype == torch.float32 or ROOM * 4 * base.parameters > free_bytes(base.device):
         return case
-    return replace(case, model=case.model.on(Engine(base.in_fp32(), keep=False)))
+    engine = Engine(base.in_fp32(), keep=False)
+    return case if engine.plain else replace(case, model=case.model.on(engine))
 
 
 def integrated(margin: Margin) -> Integrated:

@@ -111,7 +111,7 @@ def explain_answer(case: Case, row: Row, among: Sequence[Row] = (), source: str 
         margin=looked.whole,
         probabilities=margin.probabilities,
         parts=parts,
-        agreement=_agreement(looked, gradients.parts, without),
+        agreement=agreement(looked, gradients.parts, without),
         gap=gradients.gap,
         neighbours=tuple(_neighbours(case, margin.encoded, among)),
         neighbours_of=source,
@@ -127,7 +127,7 @@ def _looked_into(case: Case, margin: Margin) -> Margin:
     return found if found.answer == margin.answer else margin
 
 
-def _agreement(margin: Margin, gradients: Sequence[float], without: Sequence[float]) -> float:
+def agreement(margin: Margin, gradients: Sequence[float], without: Sequence[float]) -> float:
     """How alike the two methods rank what the row says and the prompt's vectors; the template's words stand still in one of them."""
     said = [*margin.said.tolist(), *[False] * len(gradients)]
     compared = [i for i, (_, prompt) in enumerate(margin.parts()) if prompt or said[i]]

@@ -525,6 +525,25 @@ def test_classifications_and_sequences_take_turns(engine: Engine) -> None:
     torch.testing.assert_close(torch.tensor(long.labels[:1]), torch.tensor(short.labels), atol=1e-4, rtol=0)
 
 
+def test_steps_are_larger_where_only_labels_are_asked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 256 tokens were kept small for tokens that nobody waited for: labels of short texts took a quarter longer."""
+    seen: list[tuple[int, bool]] = []
+    plan = schedule.Schedule.plan
+
+    def counted(self: schedule.Schedule) -> list[schedule.Planned]:
+        planned = plan(self)
+        seen.append((sum(len(part.elements) for _, part in planned), bool(self.running or self.waiting)))
+        return planned
+
+    monkeypatch.setattr(schedule.Schedule, "plan", counted)
+    rows = tuple(Encoded((tuple(f"{n} {LONG}".encode()),)) for n in range(12))
+    with serving(engine, step_tokens=16, label_tokens=96) as batcher:
+        ask(batcher, Classification(rows=rows, prompt=None, tree=tree_of(engine.base, "a", "b"))).wait()
+        ask(batcher, generation([LONG])).wait()
+    assert 16 < max(tokens for tokens, generates in seen if not generates) <= 96
+    assert 0 < max(tokens for tokens, generates in seen if generates) <= 16
+
+
 # ---- other bases -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,9 @@
 """What a step computes, and who gets room: sequences that are generated first, then inputs that are read, in turns.
 
 A step takes one token of every sequence that is being generated and, within ``step_tokens``, parts of inputs: half of it for
-rows of classifications where both wait. Each input gets a turn of at most 64 tokens before any gets a second one, and the first
-turn goes round. A sequence that outgrows its slot while there is no room takes that of the youngest, which is read again later;
-so the oldest always goes on, and what was admitted always ends.
+rows of classifications where both wait, and more of these (``label_tokens``) where nothing is generated. Each input gets a turn
+of at most 64 tokens before any gets a second one, and the first turn goes round. A sequence that outgrows its slot while there is
+no room takes that of the youngest, which is read again later; so the oldest always goes on, and what was admitted always ends.
 """
 
 from collections import deque
@@ -118,7 +118,7 @@ class Schedule:
             if choice in self.running:
                 self._grow(choice)
         planned: list[Planned] = [(c, Part(c.row, c.row.next(1))) for c in self.running if c.generating]
-        tokens = self.settings.step_tokens
+        tokens = self.settings.step_tokens if self.running or self.waiting else self.settings.label_tokens
         budget = max(tokens - len(planned), min(tokens, TURN))
         claims: set[bytes] = set()
         choices, rows = self._choices(), self._rows()
@@ -137,7 +137,7 @@ class Schedule:
     def _rows(self) -> Iterator[Reader]:
         """Rows that are being read, then the next of every classification in turn, as long as there is room."""
         yield from self._turned(list(self.reading))
-        while self.decoder.keeps and self.labellings and len(self.reading) < self.settings.step_tokens:
+        while self.decoder.keeps and self.labellings and len(self.reading) < self.settings.label_tokens:
             job = self.labellings[0]
             row = job.waiting[0]
             if not self.decoder.open(row.row, self.labelling_room, row.most):

@@ -88,8 +88,9 @@ class Ear:
 
 @contextmanager
 def serving(engine: Engine, **settings: int) -> Iterator[Batcher]:
-    """A batcher at work."""
-    batcher = Batcher(engine, BatcherSettings(**({"cache_bytes": 10**8} | settings)))
+    """A batcher at work; its steps are as small where only labels are asked, so that few rows fill several."""
+    small = {"label_tokens": settings["step_tokens"]} if "step_tokens" in settings else {}
+    batcher = Batcher(engine, BatcherSettings(**({"cache_bytes": 10**8} | small | settings)))
     batcher.start()
     try:
         yield batcher

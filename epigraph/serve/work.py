@@ -185,6 +185,8 @@ class BatcherSettings:
     """Sequences that are generated at once."""
     step_tokens: int = 256
     """Tokens a step computes at most; long inputs are read in parts, so that running sequences do not stall."""
+    label_tokens: int = 512
+    """The same where nothing is generated: no sequence waits for its next token, and products of more rows are faster."""
     cache_bytes: int | None = None
     """Keys and values of running sequences, a quarter as much again for rows of classifications; None: a quarter of what
     memory is free at the start."""
@@ -198,7 +200,7 @@ class BatcherSettings:
     """What all requests that are not answered yet may hold in lists and objects (see ``sizes.py``)."""
 
     def __post_init__(self) -> None:
-        for name in ("max_rows", "step_tokens", "queue_length"):
+        for name in ("max_rows", "step_tokens", "label_tokens", "queue_length"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("cache_bytes", "prompt_bytes", "text_bytes", "held_bytes"):
             value = getattr(self, name)

@@ -6,7 +6,6 @@ this machine: without bf16 instructions that is fp32, since vLLM needs hours in 
 next token is often a toss-up, only the rounding is asked.
 """
 
-import copy
 import os
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from starlette.testclient import TestClient
 
 from epigraph import TuneConfig, tune
 from epigraph.base import Base, load_base
-from epigraph.base.load import load_embedding, wrap_model
+from epigraph.base.load import load_embedding
 from epigraph.engine import Engine, generate
 from epigraph.engine.plain import plain_states
 from epigraph.library import Card, Library
@@ -69,7 +68,7 @@ def base() -> Iterator[Base]:
 @pytest.fixture(scope="module")
 def truth(base: Base) -> Base:
     """The same weights, computed in fp32."""
-    return wrap_model(copy.deepcopy(base.model).float(), base.tokenizer)
+    return base.in_fp32()
 
 
 @pytest.fixture(scope="module")
